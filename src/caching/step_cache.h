@@ -1,0 +1,2 @@
+// Step caches: which transformer blocks a step recomputes. Listed in step_caches.inc.
+#pragma once

@@ -1,0 +1,33 @@
+// Text encoder: cleaned prompt to embeddings.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace strobe::models {
+
+// The embedding of one prompt. A model that pads (Wan: to 512 rows) sees `states` followed by rows of zeros.
+struct TextEmbedding {
+  at::Tensor states;           // [n, C] float32, the real tokens only, end token included
+  int64_t padded_tokens = 0;   // rows the DiT sees, zeros behind the first n
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  // Ids with the end token, at most `max_tokens`: text beyond is cut and the end token kept. No padding.
+  virtual std::vector<int32_t> encode(const std::string& text, int64_t max_tokens) const = 0;
+};
+
+class TextEncoder {
+ public:
+  virtual ~TextEncoder() = default;
+  // `ids` without padding -> [n, C] float32.
+  virtual at::Tensor encode(const std::vector<int32_t>& ids) const = 0;
+  virtual int64_t width() const = 0;
+};
+
+}  // namespace strobe::models

@@ -1,0 +1,55 @@
+// Reads any file that FFmpeg reads, or a folder or pattern of images, to RGB frames.
+//
+// Errors    IoError for a file that is missing, has no video stream, or breaks off with nothing decoded.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "video/frames.h"
+
+namespace strobe::video {
+
+struct VideoInfo {
+  int64_t height = 0;
+  int64_t width = 0;
+  FrameRate fps;
+  std::string codec;
+  std::map<std::string, std::string> metadata;
+};
+
+class VideoReader {
+ public:
+  virtual ~VideoReader() = default;
+  virtual const VideoInfo& info() const = 0;
+  // The next at most `max_frames` frames [n, height, width, 3] uint8; an undefined tensor at the end.
+  virtual at::Tensor read(int64_t max_frames) = 0;
+};
+
+std::unique_ptr<VideoReader> open_video_reader(const std::filesystem::path& path);
+
+// All frames at once [F, height, width, 3].
+at::Tensor read_all_frames(const std::filesystem::path& path);
+
+// Resizes frames (area when shrinking, bicubic when growing).
+at::Tensor resize_frames(const at::Tensor& frames, int64_t height, int64_t width);
+
+// SHA-256 over raw frames, fed chunk by chunk; hex.
+class FrameHash {
+ public:
+  FrameHash();
+  ~FrameHash();
+  void update(const at::Tensor& frames);
+  std::string finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace strobe::video

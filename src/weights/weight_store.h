@@ -1,0 +1,62 @@
+// The weights of one model: what the model expects, matched with what its files hold.
+//
+// Contract  `bind` compares the whole list at once and throws one WeightError that names every missing, unexpected and
+//           wrongly shaped tensor (the first 12 of each kind, with counts). After it, `load` cannot fail for want of a
+//           tensor. Nothing is read before `load`: mapped files cost no memory until then.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "weights/tensor_source.h"
+
+namespace strobe::weights {
+
+struct TensorSpec {
+  std::string name;            // the model's own (diffusers, Hugging Face) name
+  std::vector<int64_t> shape;
+
+  int64_t numel() const;
+};
+
+// Turns a name in the file into the model's name. nullopt: a tensor that is known and not needed (RoPE tables ...).
+using Rename = std::function<std::optional<std::string>(std::string_view)>;
+
+class WeightStore {
+ public:
+  WeightStore() = default;
+
+  // `what` names the model in messages ("transformer", "vae"). Two file names that rename to one are an error.
+  static WeightStore bind(std::shared_ptr<const TensorSource> source, const std::vector<TensorSpec>& expected,
+                          const std::string& what, const Rename& rename = {});
+
+  // The tensor widened or narrowed to `dtype`, contiguous. It aliases the file where dtype is as stored on the CPU.
+  at::Tensor load(const std::string& name, at::ScalarType dtype, at::Device device = at::kCPU) const;
+
+  // As stored.
+  at::Tensor load_stored(const std::string& name) const;
+
+  bool contains(const std::string& name) const { return file_names_.contains(name); }
+  const std::vector<TensorSpec>& specs() const { return specs_; }
+  // Dtypes found, most bytes first, for the record: "bf16 97 %, f32 3 %" is made of these.
+  std::vector<std::pair<at::ScalarType, int64_t>> bytes_by_dtype() const;
+  const TensorSource& source() const { return *source_; }
+
+ private:
+  std::shared_ptr<const TensorSource> source_;
+  std::vector<TensorSpec> specs_;
+  std::unordered_map<std::string, std::string> file_names_;  // model's name -> name in the file
+  std::string what_;
+};
+
+// Total number of elements.
+int64_t count_parameters(const std::vector<TensorSpec>& specs);
+
+}  // namespace strobe::weights
