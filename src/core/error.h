@@ -64,11 +64,6 @@ class InterruptedError : public Error {
   explicit InterruptedError(const std::string& message) : Error(message, ExitCode::kInterrupted) {}
 };
 
-template <class... Args>
-std::string format(fmt::format_string<Args...> text, Args&&... args) {
-  return fmt::format(text, std::forward<Args>(args)...);
-}
-
 namespace detail {
 [[noreturn]] void throw_check_failed(const char* condition, const char* file, int line, const std::string& message);
 }

@@ -23,7 +23,7 @@ class MemorySource final : public TensorSource {
   const std::vector<TensorInfo>& tensors() const override { return infos_; }
   at::Tensor read(const std::string& name) const override {
     auto found = tensors_.find(name);
-    if (found == tensors_.end()) throw WeightError(format("memory: {}: no such tensor", name));
+    if (found == tensors_.end()) throw WeightError(fmt::format("memory: {}: no such tensor", name));
     return found->second;
   }
   std::string file_of(const std::string&) const override { return "memory"; }
@@ -37,9 +37,9 @@ class MemorySource final : public TensorSource {
 
 void append_list(std::string& message, std::string_view title, const std::vector<std::string>& lines) {
   if (lines.empty()) return;
-  message += format("\n  {} {}:", lines.size(), title);
+  message += fmt::format("\n  {} {}:", lines.size(), title);
   for (size_t i = 0; i < std::min(lines.size(), kNamesShown); ++i) message += "\n    " + lines[i];
-  if (lines.size() > kNamesShown) message += format("\n    ... and {} more", lines.size() - kNamesShown);
+  if (lines.size() > kNamesShown) message += fmt::format("\n    ... and {} more", lines.size() - kNamesShown);
 }
 
 }  // namespace
@@ -79,26 +79,26 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
     if (!name) continue;
     auto spec = wanted.find(*name);
     if (spec == wanted.end()) {
-      unexpected.push_back(format("{} [{}] ({})", info.name, fmt::join(info.shape, ", "), a_file));
+      unexpected.push_back(fmt::format("{} [{}] ({})", info.name, fmt::join(info.shape, ", "), a_file));
       continue;
     }
     if (!store.file_names_.emplace(*name, info.name).second) {
-      doubled.push_back(format("{} and {} are both {}", store.file_names_[*name], info.name, *name));
+      doubled.push_back(fmt::format("{} and {} are both {}", store.file_names_[*name], info.name, *name));
       continue;
     }
     if (spec->second->shape != info.shape) {
-      wrong.push_back(format("{}: expected [{}], found [{}] {} ({})", info.name, fmt::join(spec->second->shape, ", "),
+      wrong.push_back(fmt::format("{}: expected [{}], found [{}] {} ({})", info.name, fmt::join(spec->second->shape, ", "),
                              fmt::join(info.shape, ", "), at::toString(info.dtype), a_file));
     }
   }
   std::vector<std::string> missing;
   for (const TensorSpec& spec : expected) {
     if (!store.file_names_.contains(spec.name)) {
-      missing.push_back(format("{} [{}]", spec.name, fmt::join(spec.shape, ", ")));
+      missing.push_back(fmt::format("{} [{}]", spec.name, fmt::join(spec.shape, ", ")));
     }
   }
   if (!missing.empty() || !unexpected.empty() || !wrong.empty() || !doubled.empty()) {
-    std::string message = format("{}: the weights do not fit the model's configuration ({})", what,
+    std::string message = fmt::format("{}: the weights do not fit the model's configuration ({})", what,
                                  a_file.empty() ? "no tensors at all" : a_file);
     append_list(message, "wrong shape", wrong);
     append_list(message, "missing", missing);
@@ -111,7 +111,7 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
 
 at::Tensor WeightStore::load_stored(const std::string& name) const {
   auto found = file_names_.find(name);
-  if (found == file_names_.end()) throw WeightError(format("{}: {}: no such tensor", what_, name));
+  if (found == file_names_.end()) throw WeightError(fmt::format("{}: {}: no such tensor", what_, name));
   return source_->read(found->second);
 }
 
