@@ -13,7 +13,8 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 # -O2: the heavy arithmetic is in LibTorch and in the kernels, which set their own flags.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
-set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+# By hand: CMake would give programs -fPIE and libraries -fPIC, and the precompiled header could serve only one.
+add_compile_options(-fPIC)
 set(CMAKE_CXX_VISIBILITY_PRESET hidden)
 
 find_program(STROBE_CCACHE ccache)
