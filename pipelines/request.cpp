@@ -1,0 +1,134 @@
+#include "pipelines/request.h"
+
+#include <unistd.h>
+
+#include <cctype>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace strobe::pipelines {
+namespace {
+
+void require(bool is_true, const std::string& message) {
+  if (!is_true) throw ConfigError(message);
+}
+
+int64_t round_size(const Request& request, const char* flag, int64_t asked, int64_t multiple,
+                   std::vector<std::string>& adjustments) {
+  require(asked >= 1 && asked <= 16384, fmt::format("{} {}: expected 1 to 16384 pixels", flag, asked));
+  const int64_t rounded = std::max(multiple, asked / multiple * multiple);
+  if (rounded == asked) return asked;
+  const std::string message = fmt::format("{} {} is not a multiple of {}", flag, asked, multiple);
+  require(!request.is_strict, fmt::format("{} (--strict); the nearest below is {}", message, rounded));
+  adjustments.push_back(fmt::format("{}: using {}", message, rounded));
+  return rounded;
+}
+
+int64_t round_frames(const Request& request, int64_t asked, int64_t stride, std::vector<std::string>& adjustments) {
+  require(asked >= 1 && asked <= 100000, fmt::format("--num-frames {}: expected 1 to 100000", asked));
+  if ((asked - 1) % stride == 0) return asked;
+  // As diffusers does: 80 frames become 81, 82 become 81.
+  const int64_t rounded = std::max<int64_t>(1, asked / stride * stride + 1);
+  const std::string message = fmt::format("--num-frames {} is not {}k+1", asked, stride);
+  require(!request.is_strict, fmt::format("{} (--strict); {} is", message, rounded));
+  adjustments.push_back(fmt::format("{}: using {}", message, rounded));
+  return rounded;
+}
+
+bool is_folder_output(const std::filesystem::path& path) { return path.string().ends_with('/'); }
+
+}  // namespace
+
+std::string slug(const std::string& prompt) {
+  std::string out;
+  for (unsigned char c : prompt) {
+    if (std::isalnum(c) && c < 0x80) {
+      out += static_cast<char>(std::tolower(c));
+    } else if (!out.empty() && out.back() != '-') {
+      out += '-';
+    }
+    if (out.size() >= 40) break;
+  }
+  while (!out.empty() && out.back() == '-') out.pop_back();
+  return out.empty() ? "clip" : out;
+}
+
+video::VideoOptions video_options(const Request& request, int64_t height, int64_t width, int64_t fps) {
+  return {.height = height,
+          .width = width,
+          .fps = {.numerator = fps, .denominator = 1},
+          .codec = request.codec,
+          .crf = request.crf,
+          .pix_fmt = request.pix_fmt,
+          .is_lossless = request.is_lossless};
+}
+
+void check_output_file(const std::filesystem::path& path, bool may_overwrite) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) throw ConfigError(fmt::format("{}: is a folder", path.string()));
+  if (!may_overwrite && std::filesystem::exists(path, error)) {
+    throw ConfigError(fmt::format("{}: exists already; give --overwrite to replace it", path.string()));
+  }
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  if (!std::filesystem::is_directory(folder, error)) throw IoError(fmt::format("{}: no such folder", folder.string()));
+  if (::access(folder.c_str(), W_OK) != 0)
+    throw IoError(fmt::format("{}: the folder is not writable", folder.string()));
+}
+
+void check_output(const std::filesystem::path& path, const video::VideoOptions& options, bool may_overwrite) {
+  const std::string text = path.string();
+  const bool is_frames = is_folder_output(path) || path.extension() == ".png";
+  if (!is_frames) check_output_file(path, may_overwrite);
+  if (is_frames && !may_overwrite) {
+    const std::filesystem::path folder = is_folder_output(path) ? path : path.parent_path();
+    std::error_code error;
+    if (text.find('{') == std::string::npos && path.extension() == ".png") check_output_file(path, false);
+    if (is_folder_output(path) && std::filesystem::exists(folder, error) && !std::filesystem::is_empty(folder, error)) {
+      throw ConfigError(fmt::format("{}: the folder is not empty; give --overwrite to write into it", text));
+    }
+  }
+  video::check_video_options(path, options);
+}
+
+Job resolve(const Request& request, const models::ModelInfo& info) {
+  const models::ModelDefaults& d = info.defaults;
+  Job job;
+  job.request = request;
+  job.negative_prompt = request.negative_prompt.value_or(d.negative_prompt);
+  job.num_frames =
+      round_frames(request, request.num_frames.value_or(d.num_frames), info.temporal_stride, job.adjustments);
+  job.height = round_size(request, "--height", request.height.value_or(d.height), info.size_multiple, job.adjustments);
+  job.width = round_size(request, "--width", request.width.value_or(d.width), info.size_multiple, job.adjustments);
+  job.fps = request.fps.value_or(d.fps);
+  require(job.fps >= 1 && job.fps <= 240, fmt::format("--fps {}: expected 1 to 240", job.fps));
+  job.num_inference_steps = request.num_inference_steps.value_or(d.num_inference_steps);
+  require(job.num_inference_steps >= 1 && job.num_inference_steps <= 1000,
+          fmt::format("--num-inference-steps {}: expected 1 to 1000", job.num_inference_steps));
+  job.guidance_scale = request.guidance_scale.value_or(d.guidance_scale);
+  // A second scale belongs to the second expert; unless given, a changed first one counts for both.
+  const double second = d.guidance_scale_2 > 0 && !request.guidance_scale ? d.guidance_scale_2 : job.guidance_scale;
+  job.guidance_scale_2 = request.guidance_scale_2.value_or(second);
+  require(std::isfinite(job.guidance_scale) && std::isfinite(job.guidance_scale_2),
+          "--guidance-scale: expected a finite number");
+  if (request.guidance_scale_2 && info.stages < 2) {
+    throw ConfigError(fmt::format("--guidance-scale-2: {} has one expert", info.name));
+  }
+  job.flow_shift = request.flow_shift.value_or(d.flow_shift);
+  require(std::isfinite(job.flow_shift) && job.flow_shift > 0,
+          fmt::format("--flow-shift {}: expected a number above 0", job.flow_shift));
+  job.scheduler = request.scheduler.value_or(d.scheduler);
+  job.latent_shape = {1, info.latent_channels, (job.num_frames - 1) / info.temporal_stride + 1,
+                      job.height / info.spatial_stride, job.width / info.spatial_stride};
+
+  const video::VideoOptions options = video_options(request, job.height, job.width, job.fps);
+  if (!request.output.empty()) check_output(request.output, options, request.may_overwrite);
+  if (!request.save_frames.empty()) {
+    check_output(request.save_frames.string() + "/", {.height = job.height, .width = job.width, .fps = {job.fps, 1}},
+                 request.may_overwrite);
+  }
+  if (!request.save_latents.empty()) check_output_file(request.save_latents, request.may_overwrite);
+  return job;
+}
+
+}  // namespace strobe::pipelines

@@ -1,0 +1,39 @@
+// LibTorch's scaled_dot_product_attention; its CPU flash kernel returns the row log-sum-exp too.
+#include "core/torch.h"
+// After the precompiled header.
+#include "attention/backend.h"
+#include "core/error.h"
+
+namespace strobe::attention {
+namespace {
+
+class TorchDenseBackend final : public AttentionBackend {
+ public:
+  std::string name() const override { return "torch_dense"; }
+
+  std::string refusal(const AttentionProblem& problem) const override {
+    if (!problem.wants_lse) return {};
+    if (!problem.q.is_cpu()) return "row log-sum-exp only on the CPU";
+    return problem.key_bias.defined() ? "row log-sum-exp not together with a key bias" : "";
+  }
+
+  AttentionOutput run(const AttentionProblem& problem) const override {
+    if (problem.wants_lse) {
+      auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(problem.q, problem.k, problem.v, 0.0, false, {},
+                                                                        problem.scale);
+      return {out, lse};
+    }
+    std::optional<at::Tensor> mask;
+    if (problem.key_bias.defined()) {
+      const int64_t batch = problem.key_bias.size(0), keys = problem.key_bias.size(1);
+      mask = problem.key_bias.to(problem.q.scalar_type()).view({batch, 1, 1, keys});
+    }
+    return {at::scaled_dot_product_attention(problem.q, problem.k, problem.v, mask, 0.0, false, problem.scale), {}};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionBackend> make_torch_dense_backend() { return std::make_unique<TorchDenseBackend>(); }
+
+}  // namespace strobe::attention

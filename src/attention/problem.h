@@ -1,0 +1,25 @@
+// One attention computation, as a backend sees it: tensors and numbers, no model and no method.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+namespace strobe::attention {
+
+// Masks and positions are the caller's business; `key_bias` carries what is left of them.
+struct AttentionProblem {
+  at::Tensor q;         // [B, H, Nq, D]
+  at::Tensor k;         // [B, H, Nk, D]
+  at::Tensor v;         // [B, H, Nk, D]
+  at::Tensor key_bias;  // [B, Nk] float32 added to every logit of a key, natural log; -inf hides a key; undefined: none
+  double scale = 0;     // of q.k, usually 1/sqrt(D)
+  bool wants_lse = false;
+};
+
+struct AttentionOutput {
+  at::Tensor out;  // [B, H, Nq, D], dtype of q
+  at::Tensor lse;  // [B, H, Nq] float32, natural log; undefined unless asked for
+};
+
+}  // namespace strobe::attention

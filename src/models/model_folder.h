@@ -1,0 +1,82 @@
+// A model on disk: its parts, loaded one by one when they are needed, and the facts a pipeline asks about it.
+//
+// A family (models.inc) recognises a folder and opens it; nothing outside the family's folder knows its file names.
+#pragma once
+
+#include <ATen/core/ScalarType.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/config_node.h"
+#include "models/dit_model.h"
+#include "models/text/text_encoder.h"
+#include "models/vae/vae.h"
+
+namespace strobe::models {
+
+// What a clip of this model is unless the user says otherwise.
+struct ModelDefaults {
+  int64_t num_frames = 81;
+  int64_t height = 480;
+  int64_t width = 832;
+  int64_t fps = 16;
+  int num_inference_steps = 50;
+  double guidance_scale = 5.0;
+  double guidance_scale_2 = 0;  // second expert; 0: as the first
+  double flow_shift = 3.0;
+  std::string scheduler = "unipc";
+  std::string negative_prompt;
+};
+
+struct ModelInfo {
+  std::string family;
+  std::string name;  // for people: the folder's last part
+  std::filesystem::path folder;
+  std::string note;  // "random weights: the clip shows texture, not the prompt"; empty for trained ones
+  ModelDefaults defaults;
+  int stages = 1;             // experts
+  double boundary_ratio = 0;  // stage 0 runs while timestep >= boundary_ratio * 1000; 0: one expert
+  bool has_token_timesteps = false;
+  int64_t latent_channels = 16;
+  int64_t temporal_stride = 4;
+  int64_t spatial_stride = 8;  // of the VAE
+  int64_t size_multiple = 16;  // pixels: VAE stride times patch
+  int64_t padded_text_tokens = 512;
+  int64_t dit_parameters = 0;  // of one expert
+  int64_t text_encoder_parameters = 0;
+  int64_t vae_parameters = 0;
+};
+
+class ModelFolder {
+ public:
+  virtual ~ModelFolder() = default;
+  virtual const ModelInfo& info() const = 0;
+  virtual std::unique_ptr<Tokenizer> load_tokenizer() const = 0;
+  virtual std::unique_ptr<TextEncoder> load_text_encoder(at::ScalarType dtype, at::Device device) const = 0;
+  virtual std::unique_ptr<DiTModel> load_dit(int stage, at::ScalarType dtype, at::Device device) const = 0;
+  virtual std::unique_ptr<Vae> load_vae(at::ScalarType dtype, at::Device device) const = 0;
+  virtual std::string clean_prompt(const std::string& prompt) const = 0;
+};
+
+class ModelFamily {
+ public:
+  virtual ~ModelFamily() = default;
+  virtual std::string name() const = 0;
+  virtual bool recognises(const std::filesystem::path& folder) const = 0;
+  virtual std::unique_ptr<ModelFolder> open(const std::filesystem::path& folder) const = 0;
+  // Writes a complete folder of the family's smallest architecture with random weights drawn from `seed`.
+  virtual void write_tiny_model(const std::filesystem::path& folder, uint64_t seed) const = 0;
+};
+
+std::vector<std::string> family_names();
+// The family of a name; ConfigError with the nearest one.
+std::unique_ptr<ModelFamily> make_family(const std::string& name);
+// Asks every family. ConfigError that says what a model folder looks like if none recognises it.
+std::unique_ptr<ModelFolder> open_model_folder(const std::filesystem::path& folder);
+
+}  // namespace strobe::models
