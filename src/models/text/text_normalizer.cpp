@@ -44,8 +44,8 @@ std::optional<std::string> decode_base64(std::string_view text) {
 }
 
 // Blob: uint32 bytes of the trie, the trie's 32-bit units, then the replacements, each ended by a zero byte. All
-// little-endian. A unit holds a label (low byte), whether a value follows (bit 8), and an offset (bits 10.., times 256 if
-// bit 9 is set) which is xor-ed to the position; a value unit has its top bit set.
+// little-endian. A unit holds a label (low byte), whether a value follows (bit 8), and an offset (bits 10.., times 256
+// if bit 9 is set) which is xor-ed to the position; a value unit has its top bit set.
 class CharacterMap final : public NormalizerStep {
  public:
   CharacterMap(const std::string& blob, const std::string& origin) {
@@ -56,7 +56,8 @@ class CharacterMap final : public NormalizerStep {
     };
     const size_t trie_size = blob.size() < 4 ? 0 : word(0);
     if (trie_size == 0 || trie_size % 4 != 0 || trie_size > blob.size() - 4)
-      throw ConfigError(fmt::format("{}: precompiled_charsmap: its header does not fit its {} bytes", origin, blob.size()));
+      throw ConfigError(
+          fmt::format("{}: precompiled_charsmap: its header does not fit its {} bytes", origin, blob.size()));
     units_.reserve(trie_size / 4);
     for (size_t at = 4; at < 4 + trie_size; at += 4) units_.push_back(word(at));
     replacements_ = blob.substr(4 + trie_size);
@@ -223,9 +224,10 @@ void add_steps(const ConfigNode& node, Normalizer& steps) {
   } else if (type == "Prepend") {
     steps.push_back(std::make_unique<Prepend>(decode_utf8(node.at("prepend").as_string())));
   } else {
-    node.at("type").fail(fmt::format("normaliser \"{}\" is not supported (Precompiled, Strip, Replace, NFC, NFD, NFKC, "
-                                     "NFKD, Lowercase, Prepend, Sequence)",
-                                     type));
+    node.at("type").fail(
+        fmt::format("normaliser \"{}\" is not supported (Precompiled, Strip, Replace, NFC, NFD, NFKC, "
+                    "NFKD, Lowercase, Prepend, Sequence)",
+                    type));
   }
 }
 

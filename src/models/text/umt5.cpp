@@ -127,7 +127,8 @@ at::Tensor Umt5::self_attention(int64_t block, const at::Tensor& y, const at::Te
 }
 
 at::Tensor Umt5::feed_forward(int64_t block, const at::Tensor& y) const {
-  const at::Tensor gate = at::gelu(at::linear(y, load(block_name(block, "layer.1.DenseReluDense.wi_0.weight"))), "tanh");
+  const at::Tensor gate =
+      at::gelu(at::linear(y, load(block_name(block, "layer.1.DenseReluDense.wi_0.weight"))), "tanh");
   const at::Tensor inner = gate * at::linear(y, load(block_name(block, "layer.1.DenseReluDense.wi_1.weight")));
   const at::ScalarType wide = dtype_ == at::kHalf ? at::kFloat : dtype_;
   return at::linear(inner.to(wide), store_.load(block_name(block, "layer.1.DenseReluDense.wo.weight"), wide, device_));
@@ -170,13 +171,15 @@ Umt5Config Umt5Config::from_json(const ConfigNode& node) {
   if (config.num_buckets < 4 || config.num_buckets > kMaxSize || config.num_buckets % 2 != 0)
     node.at("relative_attention_num_buckets").fail("expected an even number of at least 4");
   if (config.max_distance <= config.num_buckets / 4 || config.max_distance > kMaxSize)
-    node.fail(fmt::format("relative_attention_max_distance: expected more than a quarter of "
-                          "relative_attention_num_buckets ({}), got {}",
-                          config.num_buckets, config.max_distance));
+    node.fail(
+        fmt::format("relative_attention_max_distance: expected more than a quarter of "
+                    "relative_attention_num_buckets ({}), got {}",
+                    config.num_buckets, config.max_distance));
   config.layer_norm_eps = node.get_number("layer_norm_epsilon", 1e-6);
   if (!(config.layer_norm_eps > 0)) node.at("layer_norm_epsilon").fail("expected a number above 0");
   if (const std::string& kind = node.at("feed_forward_proj").as_string(); kind != "gated-gelu")
-    node.at("feed_forward_proj").fail(fmt::format("only \"gated-gelu\" (UMT5, T5 v1.1) is supported, got \"{}\"", kind));
+    node.at("feed_forward_proj")
+        .fail(fmt::format("only \"gated-gelu\" (UMT5, T5 v1.1) is supported, got \"{}\"", kind));
   if (const std::string kind = node.get_string("dense_act_fn", "gelu_new"); kind != "gelu_new")
     node.at("dense_act_fn").fail(fmt::format("only \"gelu_new\" is supported, got \"{}\"", kind));
   return config;

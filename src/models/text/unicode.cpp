@@ -13,7 +13,8 @@ struct Decoded {
   bool is_valid = false;
 };
 
-// One code point; a wrong sequence consumes its longest prefix that could have begun a right one (Unicode 3.9, table 3-7).
+// One code point; a wrong sequence consumes its longest prefix that could have begun a right one (Unicode 3.9, table
+// 3-7).
 Decoded decode_one(std::string_view bytes) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(bytes[i]); };
   const uint8_t lead = byte(0);
@@ -136,7 +137,9 @@ bool is_word_character(char32_t code) {
   }
 }
 
-char32_t to_lower(char32_t code) { return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))); }
+char32_t to_lower(char32_t code) {
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code)));
+}
 
 std::vector<size_t> grapheme_ends(std::u32string_view text) {
   std::vector<size_t> ends;
