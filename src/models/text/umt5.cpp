@@ -2,6 +2,8 @@
 
 #include "models/text/umt5.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>

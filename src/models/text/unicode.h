@@ -27,6 +27,7 @@ bool is_white_space(char32_t code);
 bool is_python_space(char32_t code);
 bool is_decimal_digit(char32_t code);
 bool is_word_character(char32_t code);  // letters, marks, digits, connectors
+bool is_python_word(char32_t code);     // what Python's \w takes: letters, numbers, underscore
 char32_t to_lower(char32_t code);
 
 // End index of each extended grapheme cluster.
