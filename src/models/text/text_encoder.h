@@ -11,8 +11,8 @@ namespace strobe::models {
 
 // The embedding of one prompt. A model that pads (Wan: to 512 rows) sees `states` followed by rows of zeros.
 struct TextEmbedding {
-  at::Tensor states;           // [n, C] float32, the real tokens only, end token included
-  int64_t padded_tokens = 0;   // rows the DiT sees, zeros behind the first n
+  at::Tensor states;          // [n, C] float32, the real tokens only, end token included
+  int64_t padded_tokens = 0;  // rows the DiT sees, zeros behind the first n
 };
 
 class Tokenizer {
