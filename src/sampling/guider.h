@@ -1,4 +1,8 @@
 // Guiders: which branches a step needs, and how their predictions become one. Listed in guiders.inc.
+//
+// Errors  ConfigError for an unknown name or a scale that is not a finite number; ShapeError for predictions that do
+// not
+//         fit the step's branches.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -37,5 +41,9 @@ class Guider {
 // ConfigError with the nearest name for an unknown one.
 std::unique_ptr<Guider> make_guider(const std::string& name, const GuiderOptions& options);
 std::vector<std::string> guider_names();
+
+#define STROBE_GUIDER(name) std::unique_ptr<Guider> make_##name##_guider(const GuiderOptions& options);
+#include "sampling/guiders.inc"
+#undef STROBE_GUIDER
 
 }  // namespace strobe::sampling

@@ -1,7 +1,11 @@
 // Samplers: a loop over denoise(x, sigma, step), one file per paper, listed in samplers.inc.
 //
-// A sampler sees neither text nor model. Its state is a plain value, so that a run can be stored and continued: the same
-// state and denoise give the same bits, whether or not the run was cut between two steps.
+// A sampler sees neither text nor model. Its state is a plain value, so that a run can be stored and continued: the
+// same state and denoise give the same bits, whether or not the run was cut between two steps.
+//
+// Contract  No tensor of a state that an observer has seen is written to afterwards.
+// Errors    ShapeError for a state that does not fit the schedule or the sampler (step, history, dtype) and for a
+//           velocity of another shape or dtype than x.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -45,7 +49,18 @@ std::vector<std::string> sampler_names();
 // (1 - sigma) * clean + sigma * noise: the start of video-to-video (wan.md 8.5).
 at::Tensor add_noise(const at::Tensor& clean, const at::Tensor& noise, double sigma);
 
-// First step of a video-to-video run: steps - min(int(steps * strength), steps). ConfigError for strength outside [0, 1].
+// First step of a video-to-video run: steps - min(int(steps * strength), steps). ConfigError for strength outside [0,
+// 1].
 int first_step_for_strength(int steps, double strength);
+
+// What every sampler checks before its first step.
+void check_state(const Sampler& sampler, const Schedule& schedule, const SamplerState& state);
+
+// denoise(x, sigma, step) as float32, checked against x.
+at::Tensor velocity_at(const Denoise& denoise, const at::Tensor& x, const Schedule& schedule, int step);
+
+#define STROBE_SAMPLER(name) std::unique_ptr<Sampler> make_##name##_sampler();
+#include "sampling/samplers.inc"
+#undef STROBE_SAMPLER
 
 }  // namespace strobe::sampling

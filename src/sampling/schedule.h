@@ -15,10 +15,10 @@ struct Schedule {
 
 // How sigmas are spaced.
 enum class FlowSpacing {
-  kUniPc,         // diffusers >= 0.37: linspace(1, 0.001), shifted once, integer timesteps (wan.md 7.1)
-  kUniPcOld,      // diffusers <= 0.36 and the original repositories
-  kEuler,         // FlowMatchEulerDiscreteScheduler with its double shift, real timesteps (wan.md 7.3)
-  kDistilled,     // linspace(1, 0), shifted once: few-step distilled checkpoints
+  kUniPc,      // diffusers >= 0.37: linspace(1, 0.001), shifted once, integer timesteps (wan.md 7.1)
+  kUniPcOld,   // diffusers <= 0.36 and the original repositories
+  kEuler,      // FlowMatchEulerDiscreteScheduler with its double shift, real timesteps (wan.md 7.3)
+  kDistilled,  // linspace(1, 0), shifted once: few-step distilled checkpoints
 };
 
 struct FlowScheduleOptions {

@@ -1,6 +1,12 @@
-// Reads any file that FFmpeg reads, or a folder or pattern of images, to RGB frames.
+// Reads any file that FFmpeg reads, or images, to RGB frames.
 //
-// Errors    IoError for a file that is missing, has no video stream, or breaks off with nothing decoded.
+// Images    A folder (sorted so that frame2 precedes frame10), a name with {frame:05}, or one file; 16 fps.
+// Colour    By the stream's matrix and range. Unspecified: BT.709 from 720 rows or 1280 columns on, else BT.601,
+// limited
+//           range, as players do. A rotation tag is ignored.
+// Damage    Packets that cannot be decoded are left out with a warning.
+// Errors    IoError for a file that is missing, has no video stream, changes its size, or breaks off with nothing
+//           decoded; UnsupportedError for a codec that this FFmpeg cannot decode.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,9 +24,9 @@ namespace strobe::video {
 struct VideoInfo {
   int64_t height = 0;
   int64_t width = 0;
-  FrameRate fps;
+  FrameRate fps;  // 16 if the file does not say
   std::string codec;
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, std::string> metadata;  // the container's; keys in lower case, as containers differ in it
 };
 
 class VideoReader {

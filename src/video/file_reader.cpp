@@ -1,0 +1,170 @@
+// Frames of a video file through FFmpeg's demuxers and decoders.
+#include "core/torch.h"
+// After the precompiled header.
+#include <cstring>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "video/colour.h"
+#include "video/readers.h"
+
+namespace strobe::video {
+namespace {
+
+// Bounds what a damaged header can make a decoder allocate.
+constexpr int64_t kMostPixels = int64_t{1} << 27;
+
+class FileReader final : public VideoReader {
+ public:
+  explicit FileReader(const std::filesystem::path& path) : path_(path), packet_(allocate_packet()) {
+    quiet_ffmpeg();
+    take_log();
+    try {
+      open_stream();
+      read_info();
+    } catch (...) {
+      avformat_close_input(&context_);
+      throw;
+    }
+  }
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+  ~FileReader() override { avformat_close_input(&context_); }
+
+  const VideoInfo& info() const override { return info_; }
+
+  at::Tensor read(int64_t max_frames) override {
+    STROBE_CHECK(max_frames > 0, "VideoReader: max_frames: expected at least 1, got {}", max_frames);
+    std::vector<at::Tensor> frames;
+    while (next_ && static_cast<int64_t>(frames.size()) < max_frames) {
+      frames.push_back(to_tensor(*next_));
+      next_ = decode_next();
+    }
+    if (frames.empty()) return {};
+    return at::stack(frames);
+  }
+
+ private:
+  void open_stream() {
+    std::error_code error;
+    if (!std::filesystem::exists(path_, error)) {
+      throw IoError(fmt::format("{}: {}", path_.string(), std::strerror(error ? error.value() : ENOENT)));
+    }
+    AvDictionary dictionary;
+    // A play list must not make us read from the network.
+    dictionary.set("protocol_whitelist", "file");
+    const std::string url = "file:" + path_.string();
+    check(avformat_open_input(&context_, url.c_str(), nullptr, dictionary.get()), "not a video that can be read");
+    check(avformat_find_stream_info(context_, nullptr), "avformat_find_stream_info");
+    const int index = av_find_best_stream(context_, AVMEDIA_TYPE_VIDEO, -1, -1, nullptr, 0);
+    if (index < 0) throw IoError(fmt::format("{}: no video stream{}", path_.string(), take_log()));
+    for (unsigned i = 0; i < context_->nb_streams; ++i) {
+      if (static_cast<int>(i) != index) context_->streams[i]->discard = AVDISCARD_ALL;
+    }
+    stream_ = context_->streams[index];
+    const char* codec = avcodec_get_name(stream_->codecpar->codec_id);
+    const AVCodec* decoder = avcodec_find_decoder(stream_->codecpar->codec_id);
+    if (!decoder) throw UnsupportedError(fmt::format("{}: this FFmpeg has no decoder for {}", path_.string(), codec));
+    decoder_.reset(avcodec_alloc_context3(decoder));
+    if (!decoder_) check(AVERROR(ENOMEM), "avcodec_alloc_context3");
+    check(avcodec_parameters_to_context(decoder_.get(), stream_->codecpar), "avcodec_parameters_to_context");
+    decoder_->thread_count = 0;
+    decoder_->max_pixels = kMostPixels;
+    check(avcodec_open2(decoder_.get(), decoder, nullptr), "avcodec_open2");
+    info_.codec = codec;
+  }
+
+  void read_info() {
+    const AVRational rate = av_guess_frame_rate(context_, stream_, nullptr);
+    if (rate.num > 0 && rate.den > 0) info_.fps = {rate.num, rate.den};
+    const AVDictionaryEntry* entry = nullptr;
+    while ((entry = av_dict_get(context_->metadata, "", entry, AV_DICT_IGNORE_SUFFIX))) {
+      std::string key = entry->key;
+      for (char& c : key) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      info_.metadata[key] = entry->value;
+    }
+    next_ = decode_next();
+    if (!next_) throw IoError(fmt::format("{}: breaks off before its first frame{}", path_.string(), take_log()));
+    info_.width = next_->width;
+    info_.height = next_->height;
+  }
+
+  // Null at the end. Damaged packets are skipped, as players do.
+  AvPtr<AVFrame> decode_next() {
+    AvPtr<AVFrame> frame(av_frame_alloc());
+    if (!frame) check(AVERROR(ENOMEM), "av_frame_alloc");
+    while (true) {
+      const int code = avcodec_receive_frame(decoder_.get(), frame.get());
+      if (code >= 0 && frame->width > 0 && frame->height > 0) return frame;
+      if (code == AVERROR_EOF) break;
+      if (code == AVERROR(EAGAIN)) {
+        feed();
+      } else if (code < 0) {
+        ++damaged_;
+        // A decoder that neither takes nor gives anything would keep us here.
+        if (is_flushing_) break;
+      }
+    }
+    if (damaged_ > 0) {
+      log_warning("{}: {} damaged packets were left out{}", path_.string(), damaged_, take_log());
+      damaged_ = 0;
+    }
+    return nullptr;
+  }
+
+  void feed() {
+    while (true) {
+      const int code = av_read_frame(context_, packet_.get());
+      if (code < 0) {
+        if (code != AVERROR_EOF) ++damaged_;
+        is_flushing_ = true;
+        avcodec_send_packet(decoder_.get(), nullptr);
+        return;
+      }
+      const bool is_ours = packet_->stream_index == stream_->index;
+      const int sent = is_ours ? avcodec_send_packet(decoder_.get(), packet_.get()) : 0;
+      av_packet_unref(packet_.get());
+      if (sent < 0) ++damaged_;
+      if (is_ours && sent >= 0) return;
+    }
+  }
+
+  at::Tensor to_tensor(const AVFrame& frame) {
+    if (frame.width != info_.width || frame.height != info_.height) {
+      throw IoError(fmt::format("{}: changes its size from {}x{} to {}x{}", path_.string(), info_.width, info_.height,
+                                frame.width, frame.height));
+    }
+    if (!rgb_) rgb_ = allocate_frame(AV_PIX_FMT_RGB24, frame.width, frame.height);
+    converter_.to_rgb(frame, *rgb_);
+    at::Tensor result = at::empty({info_.height, info_.width, 3}, at::kByte);
+    auto* pixels = result.data_ptr<uint8_t>();
+    const size_t row_bytes = static_cast<size_t>(info_.width) * 3;
+    for (int64_t row = 0; row < info_.height; ++row) {
+      std::memcpy(pixels + static_cast<size_t>(row) * row_bytes, rgb_->data[0] + row * rgb_->linesize[0], row_bytes);
+    }
+    return result;
+  }
+
+  void check(int code, const char* what) const {
+    if (code < 0) check_av_io(code, fmt::format("{}: {}", path_.string(), what));
+  }
+
+  std::filesystem::path path_;
+  AVFormatContext* context_ = nullptr;
+  AVStream* stream_ = nullptr;
+  AvPtr<AVCodecContext> decoder_;
+  AvPtr<AVPacket> packet_;
+  AvPtr<AVFrame> rgb_, next_;
+  ColourConverter converter_;
+  VideoInfo info_;
+  int damaged_ = 0;
+  bool is_flushing_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<VideoReader> make_file_reader(const std::filesystem::path& path) {
+  return std::make_unique<FileReader>(path);
+}
+
+}  // namespace strobe::video

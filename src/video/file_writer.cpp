@@ -1,0 +1,187 @@
+// One encoded file: RGB frames to the encoder's format, packets to the muxer, a temporary file to its name.
+#include "core/torch.h"
+// After the precompiled header.
+#include <cerrno>
+#include <cstring>
+
+#include "core/error.h"
+#include "video/colour.h"
+#include "video/encoders.h"
+#include "video/output_file.h"
+#include "video/writers.h"
+
+namespace strobe::video {
+namespace {
+
+// Tags that the MP4 muxer stores in the usual place; others need its free-form list, which then holds all of them.
+bool is_usual_mp4_tag(const std::string& key) {
+  constexpr std::array<const char*, 9> kUsual = {"title", "artist",    "album",       "comment", "genre",
+                                                 "date",  "copyright", "description", "synopsis"};
+  return std::find(kUsual.begin(), kUsual.end(), key) != kUsual.end();
+}
+
+// The muxer and its open file; the file is removed unless it was published.
+class Muxer {
+ public:
+  Muxer(const std::filesystem::path& target, const AVOutputFormat* format)
+      : target_(target), temporary_(temporary_beside(target)) {
+    // "file:" keeps FFmpeg from reading a colon in the name as a protocol.
+    const std::string url = "file:" + temporary_.string();
+    check(avformat_alloc_output_context2(&context_, const_cast<AVOutputFormat*>(format), nullptr, url.c_str()), "open");
+    if (const int code = avio_open(&context_->pb, url.c_str(), AVIO_FLAG_WRITE); code < 0) {
+      avformat_free_context(context_);
+      check(code, "open");
+    }
+  }
+  Muxer(const Muxer&) = delete;
+  Muxer& operator=(const Muxer&) = delete;
+  ~Muxer() {
+    avio_closep(&context_->pb);
+    avformat_free_context(context_);
+    std::error_code ignored;
+    if (!is_published_) std::filesystem::remove(temporary_, ignored);
+  }
+
+  void start(const AVCodecContext& encoder, const VideoOptions& options) {
+    stream_ = avformat_new_stream(context_, nullptr);
+    if (!stream_) check(AVERROR(ENOMEM), "avformat_new_stream");
+    check(avcodec_parameters_from_context(stream_->codecpar, &encoder), "avcodec_parameters_from_context");
+    const bool is_mp4 = std::string_view(context_->oformat->name) == "mp4";
+    if (is_mp4 && encoder.codec_id == AV_CODEC_ID_HEVC) stream_->codecpar->codec_tag = MKTAG('h', 'v', 'c', '1');
+    stream_->time_base = encoder_time_base_ = encoder.time_base;
+    stream_->avg_frame_rate = stream_->r_frame_rate = encoder.framerate;
+    stream_->sample_aspect_ratio = encoder.sample_aspect_ratio;
+    bool needs_free_tags = false;
+    for (const auto& [key, value] : options.metadata) {
+      check(av_dict_set(&context_->metadata, key.c_str(), value.c_str(), 0), "av_dict_set");
+      needs_free_tags = needs_free_tags || !is_usual_mp4_tag(key);
+    }
+    AvDictionary dictionary;
+    if (is_mp4) dictionary.set("movflags", needs_free_tags ? "+faststart+use_metadata_tags" : "+faststart");
+    check(avformat_write_header(context_, dictionary.get()), "avformat_write_header");
+  }
+
+  void write(AVPacket& packet) {
+    if (packet.duration == 0) packet.duration = 1;
+    av_packet_rescale_ts(&packet, encoder_time_base_, stream_->time_base);
+    packet.stream_index = stream_->index;
+    check(av_interleaved_write_frame(context_, &packet), "write");
+    check(context_->pb->error, "write");
+  }
+
+  void publish() {
+    check(av_write_trailer(context_), "av_write_trailer");
+    avio_flush(context_->pb);
+    check(context_->pb->error, "write");
+    check(avio_closep(&context_->pb), "close");
+    publish_file(temporary_, target_);
+    is_published_ = true;
+  }
+
+ private:
+  void check(int code, const char* call) const {
+    if (code < 0) check_av_io(code, fmt::format("{}: {}", target_.string(), call));
+  }
+
+  std::filesystem::path target_, temporary_;
+  AVFormatContext* context_ = nullptr;
+  AVStream* stream_ = nullptr;
+  AVRational encoder_time_base_ = {0, 1};
+  bool is_published_ = false;
+};
+
+class FileWriter final : public VideoWriter {
+ public:
+  FileWriter(const std::filesystem::path& path, const VideoOptions& options)
+      : path_(path),
+        options_(options),
+        plan_(plan_encoder(path, options)),
+        encoder_(open_encoder(plan_, options)),
+        packet_(allocate_packet()),
+        rgb_(allocate_frame(AV_PIX_FMT_RGB24, encoder_->width, encoder_->height)),
+        muxer_(std::make_unique<Muxer>(path, plan_.container)) {
+    muxer_->start(*encoder_, options);
+  }
+
+  void write(const at::Tensor& frames) override {
+    STROBE_CHECK(muxer_ && !has_failed_, "VideoWriter: {}: written to after close or an error", path_.string());
+    const at::Tensor bytes = checked_frames(frames, options_);
+    has_failed_ = true;
+    for (int64_t i = 0; i < bytes.size(0); ++i) write_frame(bytes[i].data_ptr<uint8_t>());
+    has_failed_ = false;
+  }
+
+  void close() override {
+    if (!muxer_) return;
+    STROBE_CHECK(!has_failed_, "VideoWriter: {}: closed after an error", path_.string());
+    STROBE_CHECK(frames_ > 0, "VideoWriter: {}: closed without a frame", path_.string());
+    has_failed_ = true;
+    encode(nullptr);
+    muxer_->publish();
+    has_failed_ = false;
+    muxer_.reset();
+  }
+
+  int64_t frames_written() const override { return frames_; }
+  std::string encoder() const override { return plan_.description; }
+
+ private:
+  void write_frame(const uint8_t* pixels) {
+    const size_t row_bytes = static_cast<size_t>(options_.width) * 3;
+    // swscale reads and writes whole vectors, past the end of rows that are not padded.
+    for (int64_t row = 0; row < options_.height; ++row) {
+      std::memcpy(rgb_->data[0] + row * rgb_->linesize[0], pixels + static_cast<size_t>(row) * row_bytes, row_bytes);
+    }
+    // A new one each time: the encoder may keep the last ones.
+    AvPtr<AVFrame> frame = allocate_frame(plan_.pix_fmt, encoder_->width, encoder_->height);
+    frame->colorspace = encoder_->colorspace;
+    frame->color_range = encoder_->color_range;
+    frame->color_primaries = encoder_->color_primaries;
+    frame->color_trc = encoder_->color_trc;
+    frame->chroma_location = encoder_->chroma_sample_location;
+    frame->quality = encoder_->global_quality;
+    converter_.from_rgb(*rgb_, *frame);
+    frame->pts = frames_;
+    encode(frame.get());
+    ++frames_;
+  }
+
+  // Null flushes.
+  void encode(const AVFrame* frame) {
+    check_av_io(avcodec_send_frame(encoder_.get(), frame), path_.string() + ": avcodec_send_frame");
+    while (true) {
+      const int code = avcodec_receive_packet(encoder_.get(), packet_.get());
+      if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) return;
+      check_av_io(code, path_.string() + ": avcodec_receive_packet");
+      muxer_->write(*packet_);
+    }
+  }
+
+  std::filesystem::path path_;
+  VideoOptions options_;
+  EncoderPlan plan_;
+  AvPtr<AVCodecContext> encoder_;
+  AvPtr<AVPacket> packet_;
+  AvPtr<AVFrame> rgb_;
+  ColourConverter converter_;
+  std::unique_ptr<Muxer> muxer_;
+  int64_t frames_ = 0;
+  bool has_failed_ = false;
+};
+
+}  // namespace
+
+void check_file_writer(const std::filesystem::path& path, const VideoOptions& options) {
+  const EncoderPlan plan = plan_encoder(path, options);
+  check_folder_writable(folder_of(path));
+  if (std::filesystem::is_directory(path)) {
+    throw IoError(fmt::format("{}: {}", path.string(), std::strerror(EISDIR)));
+  }
+  open_encoder(plan, options);
+}
+
+std::unique_ptr<VideoWriter> make_file_writer(const std::filesystem::path& path, const VideoOptions& options) {
+  return std::make_unique<FileWriter>(path, options);
+}
+
+}  // namespace strobe::video
