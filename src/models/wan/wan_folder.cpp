@@ -51,6 +51,18 @@ WanConfig transformer_config(const fs::path& part, const weights::TensorSource& 
   return config;
 }
 
+// The encoder of every published Wan model.
+Umt5Config umt5_xxl() {
+  Umt5Config config;
+  config.vocab_size = 256384;
+  config.d_model = 4096;
+  config.d_kv = 64;
+  config.d_ff = 10240;
+  config.num_heads = 64;
+  config.num_layers = 24;
+  return config;
+}
+
 class WanFolder final : public ModelFolder {
  public:
   explicit WanFolder(const fs::path& folder);
@@ -185,13 +197,13 @@ WanFolder::WanFolder(const fs::path& folder) {
   vae_config_ = parts_.is_original ? (is_wan22_vae ? WanVaeConfig::wan22() : WanVaeConfig::wan21())
                                    : WanVaeConfig::from_json(weights::load_json(parts_.vae / "config.json"));
   if (parts_.is_original) info_.has_token_timesteps = is_wan22_vae;
-  text_config_ = parts_.is_original ? Umt5Config{}
+  text_config_ = parts_.is_original ? umt5_xxl()
                                     : Umt5Config::from_json(weights::load_json(parts_.text_encoder / "config.json"));
-  if (vae_config_.z_dim != dit_config_.out_channels) {
+  if (vae_config_.latent_channels != dit_config_.out_channels) {
     throw ConfigError(fmt::format("{}: the transformer makes {} latent channels, the VAE reads {}", folder.string(),
-                                  dit_config_.out_channels, vae_config_.z_dim));
+                                  dit_config_.out_channels, vae_config_.latent_channels));
   }
-  info_.latent_channels = vae_config_.z_dim;
+  info_.latent_channels = vae_config_.latent_channels;
   info_.temporal_stride = vae_config_.temporal_stride();
   info_.spatial_stride = vae_config_.spatial_stride();
   info_.size_multiple = info_.spatial_stride * std::max(dit_config_.patch[1], dit_config_.patch[2]);
@@ -219,7 +231,7 @@ std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, at::ScalarType dtype, a
 
 std::unique_ptr<Vae> WanFolder::load_vae(at::ScalarType dtype, at::Device device) const {
   auto source = weights::open_weights(parts_.vae);
-  auto store = weights::WeightStore::bind(source, wan_vae_parameters(vae_config_), "vae", wan_vae_rename(*source));
+  auto store = weights::WeightStore::bind(source, wan_vae_parameters(vae_config_), "vae", wan_vae_rename(vae_config_, *source));
   return make_wan_vae(vae_config_, store, dtype, device);
 }
 

@@ -1,0 +1,115 @@
+// strobe generate: a prompt to a video.
+#include <random>
+
+#include "core/torch.h"
+// After the precompiled header.
+#include "core/error.h"
+#include "core/log.h"
+#include "tools/app.h"
+
+namespace strobe::tools {
+namespace {
+
+struct GenerateOptions {
+  CommonOptions common;
+  pipelines::Request request;
+  std::string size;
+  int64_t seed = 0;
+};
+
+void add_clip_options(CLI::App& app, GenerateOptions& o) {
+  pipelines::Request& r = o.request;
+  app.add_option("-p,--prompt", r.prompt, "what the clip shows")->required()->group("Clip");
+  app.add_option("-n,--negative-prompt", r.negative_prompt, "what it should not show (default: the model's)")
+      ->group("Clip");
+  app.add_option("--num-frames", r.num_frames, "frames, 4k+1 (default: the model's)")->group("Clip");
+  auto* height = app.add_option("--height", r.height, "pixels (default: the model's)")->group("Clip");
+  auto* width = app.add_option("--width", r.width, "pixels (default: the model's)")->group("Clip");
+  app.add_option("--size", o.size, "WIDTHxHEIGHT in one flag")->excludes(height)->excludes(width)->group("Clip");
+  app.add_flag("--strict", r.is_strict, "refuse sizes that would be rounded")->group("Clip");
+  app.add_option("-s,--seed", o.seed, "-1 draws one and prints it")->capture_default_str()->group("Clip");
+}
+
+void add_sampling_options(CLI::App& app, pipelines::Request& r) {
+  app.add_option("--num-inference-steps,--steps", r.num_inference_steps, "denoising steps (default: the model's)")
+      ->group("Sampling");
+  app.add_option("--guidance-scale,--cfg-scale", r.guidance_scale, "1 or less: no guidance (default: the model's)")
+      ->group("Sampling");
+  app.add_option("--guidance-scale-2", r.guidance_scale_2, "of the low-noise expert (default: as the first)")
+      ->group("Sampling");
+  app.add_option("--flow-shift", r.flow_shift, "shift of the noise schedule (default: the model's)")->group("Sampling");
+  app.add_option("--scheduler", r.scheduler, "unipc or euler (default: the model's)")->group("Sampling");
+  app.add_option("--sigma-spacing", r.sigma_spacing, "auto, unipc, unipc-old, euler, distilled")
+      ->capture_default_str()
+      ->group("Sampling");
+  app.add_option("--init-latents", r.init_latents, "start noise from a latents file")->group("Sampling");
+  app.add_option("--attention", r.attention, "attention method: dense")->capture_default_str()->group("Attention");
+  app.add_option("--attention-backend", r.attention_backend, "force a kernel by name")
+      ->capture_default_str()
+      ->group("Attention");
+}
+
+void parse_size(const std::string& text, pipelines::Request& request) {
+  int width = 0, height = 0, used = 0;
+  if (std::sscanf(text.c_str(), "%dx%d%n", &width, &height, &used) != 2 || static_cast<size_t>(used) != text.size()) {
+    throw ConfigError(fmt::format("--size {}: expected WIDTHxHEIGHT such as 832x480", text));
+  }
+  request.width = width;
+  request.height = height;
+}
+
+void print_summary(const pipelines::Job& job, const pipelines::Result& result) {
+  const auto& t = result.times;
+  for (const attention::AttentionRow& row : result.attention) {
+    log_debug("{} attention: {} by {}, {} calls, density {:.3f}, {:.1f} s{}", row.kind, row.pattern, row.backend,
+              row.calls, row.density(), row.milliseconds / 1e3, row.note.empty() ? "" : " (" + row.note + ")");
+  }
+  log_debug("frames sha256 {}", result.frame_sha256);
+  log_info(
+      "{}: {} frames {}x{}, {}; {:.1f} s (load {:.1f}, text {:.1f}, denoise {:.1f}, decode {:.1f}, encode {:.1f}), "
+      "peak {:.2f} GiB",
+      job.request.output.string(), result.frames, job.width, job.height, result.encoder, t.total_ms / 1e3,
+      t.load_ms / 1e3, t.text_ms / 1e3, t.denoise_ms / 1e3, t.decode_ms / 1e3, t.encode_ms / 1e3,
+      static_cast<double>(result.peak_memory_bytes) / (1 << 30));
+}
+
+int run_generate(GenerateOptions& o) {
+  apply_common_options(o.common);
+  pipelines::Request& request = o.request;
+  if (!o.size.empty()) parse_size(o.size, request);
+  if (o.seed < -1) throw ConfigError(fmt::format("--seed {}: expected a number from 0, or -1", o.seed));
+  if (o.seed == -1) o.seed = static_cast<int64_t>(std::random_device{}() & 0x7fffffffU);
+  request.seed = static_cast<uint64_t>(o.seed);
+  if (request.output.empty()) {
+    request.output =
+        fmt::format("{}_{}{}", pipelines::slug(request.prompt), request.seed, request.is_lossless ? ".mkv" : ".mp4");
+  }
+  ProgressLine line(o.common.is_quiet);
+  log_info("seed {}", request.seed);
+  pipelines::Pipeline pipeline = open_pipeline(o.common);
+  const pipelines::Job job = pipelines::resolve(request, pipeline.info());
+  for (const std::string& text : job.adjustments) log_warning("{}", text);
+  log_info("{}: {} frames {}x{}, {} steps of {}, guidance {}, shift {}", pipeline.info().name, job.num_frames,
+           job.width, job.height, job.num_inference_steps, job.scheduler, job.guidance_scale, job.flow_shift);
+  const pipelines::Result result = pipeline.generate(job, line.callbacks());
+  line.finish();
+  print_summary(job, result);
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> add_generate(CLI::App& app) {
+  auto options = std::make_shared<GenerateOptions>();
+  add_clip_options(app, *options);
+  app.add_option("-o,--output", options->request.output,
+                 "FILE.mp4, .mkv, .webm, .avi; FRAMES/ or f_{frame:05}.png (default: from prompt and seed)")
+      ->group("Output");
+  app.add_option("--save-latents", options->request.save_latents, "final latents (safetensors)")->group("Output");
+  add_output_options(app, options->request);
+  add_sampling_options(app, options->request);
+  add_common_options(app, options->common);
+  return [options] { return run_generate(*options); };
+}
+
+}  // namespace strobe::tools
