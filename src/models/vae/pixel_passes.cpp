@@ -127,8 +127,8 @@ constexpr int64_t kGrain = 1 << 15;
 
 void normalise_channels(const at::Tensor& input, const at::Tensor& gamma, bool with_silu, at::Tensor& output) {
   const int64_t width = input.size(-1);
-  STROBE_CHECK(output.sizes() == input.sizes() && gamma.numel() == width, "normalise_channels: {} channels, gamma has {}",
-               width, gamma.numel());
+  STROBE_CHECK(output.sizes() == input.sizes() && gamma.numel() == width,
+               "normalise_channels: {} channels, gamma has {}", width, gamma.numel());
   STROBE_CHECK(input.is_contiguous() && output.is_contiguous(), "normalise_channels: expected contiguous tensors");
   static const NormaliseRows with = pick_normalise_rows<true>(), without = pick_normalise_rows<false>();
   const NormaliseRows run = with_silu ? with : without;

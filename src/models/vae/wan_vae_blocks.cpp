@@ -40,8 +40,8 @@ at::Tensor FrameAttention::run(const at::Tensor& frames) const {
   norm_.run(frames, /*with_silu=*/false, normed);
   const int64_t width = frames.size(3);
   const at::Tensor qkv = qkv_.run(normed).view({frames.size(0), 1, -1, 3 * width});
-  const at::Tensor attended = at::scaled_dot_product_attention(
-      qkv.narrow(-1, 0, width), qkv.narrow(-1, width, width), qkv.narrow(-1, 2 * width, width));
+  const at::Tensor attended = at::scaled_dot_product_attention(qkv.narrow(-1, 0, width), qkv.narrow(-1, width, width),
+                                                               qkv.narrow(-1, 2 * width, width));
   return projection_.run(attended.reshape(frames.sizes())).add_(frames);
 }
 

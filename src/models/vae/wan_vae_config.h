@@ -1,6 +1,7 @@
 // Configuration, parameter list and tensor names of the Wan video autoencoders.
 //
-// Contract  `from_json` reads `vae/config.json`; absent keys take the values of the Wan 2.1 file, which lacks most of them.
+// Contract  `from_json` reads `vae/config.json`; absent keys take the values of the Wan 2.1 file, which lacks most of
+// them.
 //           `wan_vae_parameters` lists every tensor under its diffusers name; `wan_vae_rename` maps the names of the
 //           original `.pth` files to them.
 // Units     widths in channels, strides in pixels and pixel frames per latent.
@@ -21,15 +22,15 @@ struct WanVaeConfig {
   int64_t base_width = 96;
   int64_t decoder_base_width = 96;
   int64_t latent_channels = 16;
-  std::vector<int64_t> width_factors = {1, 2, 4, 4};         // per level, finest first
-  int64_t num_res_blocks = 2;                                // per encoder level; a decoder level has one more
-  std::vector<bool> halves_frames = {false, true, true};     // per downsampling: does it halve the frame rate too
-  bool is_residual = false;                                  // Wan 2.2: shortcuts around whole levels
-  int64_t in_channels = 3;                                   // after patching
-  int64_t out_channels = 3;                                  // before unpatching
+  std::vector<int64_t> width_factors = {1, 2, 4, 4};      // per level, finest first
+  int64_t num_res_blocks = 2;                             // per encoder level; a decoder level has one more
+  std::vector<bool> halves_frames = {false, true, true};  // per downsampling: does it halve the frame rate too
+  bool is_residual = false;                               // Wan 2.2: shortcuts around whole levels
+  int64_t in_channels = 3;                                // after patching
+  int64_t out_channels = 3;                               // before unpatching
   int64_t patch_size = 1;
-  std::vector<double> latents_mean;                          // [latent_channels]
-  std::vector<double> latents_std;                           // [latent_channels]
+  std::vector<double> latents_mean;  // [latent_channels]
+  std::vector<double> latents_std;   // [latent_channels]
 
   static WanVaeConfig from_json(const ConfigNode& json);
 

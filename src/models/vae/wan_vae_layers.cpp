@@ -43,7 +43,8 @@ at::Tensor to_channels_second(const at::Tensor& frames, int64_t num_kernel_axes)
 }
 
 at::Tensor to_channels_last(const at::Tensor& output, int64_t num_kernel_axes) {
-  const at::Tensor frames = num_kernel_axes == 3 ? output.squeeze(0).permute({1, 2, 3, 0}) : output.permute({0, 2, 3, 1});
+  const at::Tensor frames =
+      num_kernel_axes == 3 ? output.squeeze(0).permute({1, 2, 3, 0}) : output.permute({0, 2, 3, 1});
   return frames.contiguous();
 }
 
@@ -89,7 +90,8 @@ ConvKernel::ConvKernel(at::Tensor weight, at::Tensor bias, std::vector<int64_t> 
 
 const at::Tensor& ConvKernel::packed(at::IntArrayRef input_sizes) const {
   std::call_once(packed_->once, [&] {
-    packed_->weight = call(*mkldnn_ops().reorder, {weight_, padding_, stride_, dilation_, int64_t{1}, input_sizes.vec()});
+    packed_->weight =
+        call(*mkldnn_ops().reorder, {weight_, padding_, stride_, dilation_, int64_t{1}, input_sizes.vec()});
   });
   return packed_->weight;
 }
@@ -209,8 +211,7 @@ at::Tensor UpsampleConv::run(const at::Tensor& frames) const {
   const at::Tensor split = output.view({frames.size(0), rows, 2, cols, 2, out_});
   for (int64_t phase = 0; phase < 4; ++phase) {
     const int64_t a = phase / 2, b = phase % 2;
-    split.select(4, b).select(2, a).copy_(
-        phases.narrow(1, a, rows).narrow(2, b, cols).narrow(3, phase * out_, out_));
+    split.select(4, b).select(2, a).copy_(phases.narrow(1, a, rows).narrow(2, b, cols).narrow(3, phase * out_, out_));
   }
   return output;
 }
@@ -235,10 +236,7 @@ at::Tensor DoubleFrames::run(Stream& stream, const at::Tensor& frames) const {
   const auto pixels = [&](int64_t tap) { return input.narrow(0, tap, count).view({-1, width}); };
   at::Tensor output = at::addmm(bias_, pixels(0), taps_[0]);
   output.addmm_(pixels(1), taps_[1]).addmm_(pixels(2), taps_[2]);
-  return output.view({count, rows * cols, 2, width})
-      .transpose(1, 2)
-      .contiguous()
-      .view({2 * count, rows, cols, width});
+  return output.view({count, rows * cols, 2, width}).transpose(1, 2).contiguous().view({2 * count, rows, cols, width});
 }
 
 HalveFrames::HalveFrames(LayerLoader& loader, const std::string& name)
