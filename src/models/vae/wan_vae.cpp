@@ -1,0 +1,242 @@
+#include "models/vae/wan_vae.h"
+
+#include <fmt/ranges.h>
+
+#include "core/error.h"
+#include "core/torch.h"
+#include "models/vae/tile_blend.h"
+#include "models/vae/wan_vae_blocks.h"
+
+namespace strobe::models {
+namespace {
+
+// Large enough that kernels run at full speed, small enough to keep working memory near one latent frame's.
+constexpr int64_t kLargestActivationBytes = int64_t{24} << 20;
+constexpr int64_t kMaxChunkLatentFrames = 8;
+
+class WanVae final : public Vae {
+ public:
+  WanVae(const WanVaeConfig& config, LayerLoader encoder, LayerLoader decoder, const WanVaeOptions& options)
+      : config_(config),
+        options_(options),
+        encoder_(config, encoder),
+        quant_(encoder, "quant_conv"),
+        decoder_(config, decoder),
+        post_quant_(decoder, "post_quant_conv"),
+        encoder_slots_(encoder.num_slots()),
+        decoder_slots_(decoder.num_slots()),
+        model_options_(decoder.load("post_quant_conv.bias").options()),
+        mean_(at::tensor(config.latents_mean, model_options_.dtype(at::kFloat))),
+        std_(at::tensor(config.latents_std, model_options_.dtype(at::kFloat))) {}
+
+  int64_t latent_channels() const override { return config_.latent_channels; }
+  int64_t temporal_stride() const override { return config_.temporal_stride(); }
+  int64_t spatial_stride() const override { return config_.spatial_stride(); }
+
+  void decode(const at::Tensor& latents, const VaeTiling& tiling, const FrameSink& sink) const override;
+  at::Tensor encode(const FrameSource& source, const VaeTiling& tiling) const override;
+
+ private:
+  using Chunk = std::function<void(const at::Tensor&)>;
+
+  int64_t chunk_latents(int64_t rows, int64_t cols, int64_t width) const;
+  // Latents [F, H, W, C], chunk by chunk to patched pixels [n, R, W, 3 p^2].
+  void decode_stream(const at::Tensor& latents, const Chunk& sink) const;
+  at::Tensor decode_tiled(const at::Tensor& latents, const VaeTiling& tiling) const;
+  void emit(const at::Tensor& pixels, const FrameSink& sink) const;
+
+  // Frames to patched pixels; the inverse, with clamping, is `emit`.
+  at::Tensor patch(const at::Tensor& frames) const;
+  // The next chunk after `Stream` of patched frames; undefined at the end.
+  using Pull = std::function<at::Tensor(int64_t count)>;
+  at::Tensor encode_stream(const Pull& pull) const;  // [F, H, W, 2 z]
+  at::Tensor encode_tiled(const at::Tensor& pixels, const VaeTiling& tiling) const;
+
+  WanVaeConfig config_;
+  WanVaeOptions options_;
+  WanEncoder encoder_;
+  PointwiseConv quant_;
+  WanDecoder decoder_;
+  PointwiseConv post_quant_;
+  size_t encoder_slots_, decoder_slots_;
+  at::TensorOptions model_options_;
+  at::Tensor mean_, std_;  // [z] float32
+};
+
+int64_t WanVae::chunk_latents(int64_t rows, int64_t cols, int64_t width) const {
+  if (options_.chunk_latent_frames > 0) return options_.chunk_latent_frames;
+  const int64_t bytes =
+      temporal_stride() * rows * cols * width * static_cast<int64_t>(model_options_.dtype().itemsize());
+  return std::clamp<int64_t>(kLargestActivationBytes / std::max<int64_t>(bytes, 1), 1, kMaxChunkLatentFrames);
+}
+
+void check_tiling(const VaeTiling& tiling, int64_t stride) {
+  if (tiling.stride_px <= 0 || tiling.stride_px > tiling.tile_px || tiling.tile_px % stride ||
+      tiling.stride_px % stride) {
+    throw ConfigError(
+        fmt::format("vae tiling: expected multiples of {} px with 0 < stride <= tile, got tile {} stride {}", stride,
+                    tiling.tile_px, tiling.stride_px));
+  }
+}
+
+void WanVae::decode_stream(const at::Tensor& latents, const Chunk& sink) const {
+  Stream stream(decoder_slots_, &options_.probe, "dec.");
+  const int64_t count = latents.size(0), scale = spatial_stride() / config_.patch_size;
+  const int64_t step =
+      chunk_latents(latents.size(1) * scale, latents.size(2) * scale, config_.decoder_out(config_.num_levels() - 1));
+  for (int64_t begin = 0; begin < count;) {
+    const int64_t length = begin == 0 ? 1 : std::min(step, count - begin);
+    const at::Tensor chunk = post_quant_.run(latents.narrow(0, begin, length));
+    sink(decoder_.run(stream, chunk));
+    begin += length;
+  }
+}
+
+at::Tensor WanVae::decode_tiled(const at::Tensor& latents, const VaeTiling& tiling) const {
+  const int64_t stride = spatial_stride(), p = config_.patch_size;
+  const int64_t tile = tiling.tile_px / stride, step = tiling.stride_px / stride;
+  const int64_t rows = latents.size(1), cols = latents.size(2);
+  TileBlend blend({.rows = rows * stride / p,
+                   .cols = cols * stride / p,
+                   .stride = tiling.stride_px / p,
+                   .extent = tiling.tile_px / p - tiling.stride_px / p});
+  for (int64_t row = 0; row < rows; row += step) {
+    for (int64_t col = 0; col < cols; col += step) {
+      const at::Tensor part =
+          latents.narrow(1, row, std::min(tile, rows - row)).narrow(2, col, std::min(tile, cols - col)).contiguous();
+      std::vector<at::Tensor> chunks;
+      decode_stream(part, [&](const at::Tensor& pixels) { chunks.push_back(pixels); });
+      blend.add(at::cat(chunks));
+    }
+  }
+  return blend.result();
+}
+
+void WanVae::emit(const at::Tensor& pixels, const FrameSink& sink) const {
+  const int64_t count = pixels.size(0), rows = pixels.size(1), cols = pixels.size(2), p = config_.patch_size;
+  // Patched channels are ordered (colour, column offset, row offset).
+  const at::Tensor frames =
+      pixels.view({count, rows, cols, 3, p, p}).permute({3, 0, 1, 5, 2, 4}).reshape({3, count, rows * p, cols * p});
+  // A sink may keep what it gets, so the clamp must not write into memory shared with the stream.
+  sink(frames.to(at::kFloat).clamp(-1.0, 1.0).contiguous());
+}
+
+void WanVae::decode(const at::Tensor& latents, const VaeTiling& tiling, const FrameSink& sink) const {
+  STROBE_CHECK(latents.dim() == 4 && latents.size(0) == latent_channels() && latents.numel() > 0,
+               "decode: expected latents [{}, F, H, W], got [{}]", latent_channels(), fmt::join(latents.sizes(), ", "));
+  const at::NoGradGuard no_grad;
+  at::Tensor z = latents.to(model_options_.dtype(at::kFloat)).permute({1, 2, 3, 0});
+  z = (z * std_ + mean_).to(model_options_.dtype().toScalarType()).contiguous();
+  if (tiling.is_enabled) check_tiling(tiling, spatial_stride());
+  const int64_t tile = tiling.tile_px / spatial_stride();
+  if (!tiling.is_enabled || (z.size(1) <= tile && z.size(2) <= tile)) {
+    decode_stream(z, [&](const at::Tensor& pixels) { emit(pixels, sink); });
+    return;
+  }
+  const at::Tensor whole = decode_tiled(z, tiling);
+  emit(whole.narrow(0, 0, 1), sink);
+  for (int64_t begin = 1; begin < whole.size(0); begin += temporal_stride()) {
+    emit(whole.narrow(0, begin, temporal_stride()), sink);
+  }
+}
+
+at::Tensor WanVae::patch(const at::Tensor& frames) const {
+  const int64_t p = config_.patch_size, count = frames.size(1), rows = frames.size(2) / p, cols = frames.size(3) / p;
+  return frames.to(model_options_)
+      .reshape({3, count, rows, p, cols, p})
+      .permute({1, 2, 4, 0, 5, 3})
+      .reshape({count, rows, cols, 3 * p * p})
+      .contiguous();
+}
+
+at::Tensor WanVae::encode_stream(const Pull& pull) const {
+  Stream stream(encoder_slots_, &options_.probe, "enc.");
+  at::Tensor chunk = pull(1);
+  STROBE_CHECK(chunk.defined(), "encode: the source gave no frames");
+  std::vector<at::Tensor> latents;
+  const int64_t step = temporal_stride() * chunk_latents(chunk.size(1), chunk.size(2), config_.base_width);
+  while (chunk.defined()) {
+    latents.push_back(quant_.run(encoder_.run(stream, chunk)));
+    chunk = pull(step);
+    const int64_t whole = chunk.defined() ? chunk.size(0) / temporal_stride() * temporal_stride() : 0;
+    chunk = whole ? chunk.narrow(0, 0, whole) : at::Tensor();
+  }
+  return at::cat(latents);
+}
+
+at::Tensor WanVae::encode_tiled(const at::Tensor& pixels, const VaeTiling& tiling) const {
+  const int64_t scale = spatial_stride() / config_.patch_size;
+  const int64_t rows = pixels.size(1), cols = pixels.size(2);
+  TileBlend blend({.rows = rows / scale,
+                   .cols = cols / scale,
+                   .stride = tiling.stride_px / scale,
+                   .extent = tiling.tile_px / scale - tiling.stride_px / scale});
+  for (int64_t row = 0; row < rows; row += tiling.stride_px) {
+    for (int64_t col = 0; col < cols; col += tiling.stride_px) {
+      const at::Tensor part = pixels.narrow(1, row, std::min(tiling.tile_px, rows - row))
+                                  .narrow(2, col, std::min(tiling.tile_px, cols - col));
+      int64_t begin = 0;
+      blend.add(encode_stream([&](int64_t count) {
+        count = std::min(count, part.size(0) - begin);
+        begin += count;
+        return count > 0 ? part.narrow(0, begin - count, count).contiguous() : at::Tensor();
+      }));
+    }
+  }
+  return blend.result();
+}
+
+at::Tensor WanVae::encode(const FrameSource& source, const VaeTiling& tiling) const {
+  const at::NoGradGuard no_grad;
+  if (tiling.is_enabled) check_tiling(tiling, spatial_stride());
+  int64_t height = 0, width = 0;
+  // A source may give fewer frames than asked for before its end.
+  const Pull pull = [&](int64_t count) {
+    std::vector<at::Tensor> parts;
+    while (count > 0) {
+      const at::Tensor frames = source(count);
+      if (!frames.defined() || frames.numel() == 0) break;
+      STROBE_CHECK(frames.dim() == 4 && frames.size(0) == 3 && frames.size(1) <= count,
+                   "encode: expected frames [3, at most {}, height, width], got [{}]", count,
+                   fmt::join(frames.sizes(), ", "));
+      STROBE_CHECK(frames.size(2) % spatial_stride() == 0 && frames.size(3) % spatial_stride() == 0,
+                   "encode: expected height and width in multiples of {}, got {} x {}", spatial_stride(),
+                   frames.size(2), frames.size(3));
+      STROBE_CHECK(height == 0 || (frames.size(2) == height && frames.size(3) == width),
+                   "encode: frames change size from {} x {} to {} x {}", height, width, frames.size(2), frames.size(3));
+      height = frames.size(2), width = frames.size(3);
+      parts.push_back(patch(frames));
+      count -= frames.size(1);
+    }
+    return parts.empty() ? at::Tensor() : parts.size() == 1 ? parts[0] : at::cat(parts);
+  };
+  at::Tensor moments;
+  if (tiling.is_enabled) {
+    std::vector<at::Tensor> clip;
+    // Whether tiles are needed shows with the first frame; a small clip is gathered all the same, which costs little.
+    for (at::Tensor part = pull(1); part.defined(); part = pull(temporal_stride())) clip.push_back(std::move(part));
+    STROBE_CHECK(!clip.empty(), "encode: the source gave no frames");
+    VaeTiling used = tiling;
+    // Larger than any clip: one tile, so nothing is blended.
+    if (height <= tiling.tile_px && width <= tiling.tile_px) used.tile_px = used.stride_px = std::max(height, width);
+    moments = encode_tiled(at::cat(clip), used);
+  } else {
+    moments = encode_stream(pull);
+  }
+  const at::Tensor mean = moments.narrow(3, 0, latent_channels()).to(at::kFloat);
+  return ((mean - mean_) / std_).permute({3, 0, 1, 2}).contiguous();
+}
+
+}  // namespace
+
+std::unique_ptr<Vae> make_wan_vae(const WanVaeConfig& config, const weights::WeightStore& store, at::ScalarType dtype,
+                                  at::Device device, const WanVaeOptions& options) {
+  config.validate();
+  STROBE_CHECK(options.chunk_latent_frames >= 0, "make_wan_vae: chunk_latent_frames is {}",
+               options.chunk_latent_frames);
+  const at::NoGradGuard no_grad;
+  const LayerLoader loader(store, dtype, device);
+  return std::make_unique<WanVae>(config, loader, loader, options);
+}
+
+}  // namespace strobe::models
