@@ -25,20 +25,20 @@ struct Parts {
   bool is_original = false;
 };
 
-bool exists(const fs::path& path) {
+bool has_file(const fs::path& path) {
   std::error_code error;
   return fs::exists(path, error);
 }
 
 fs::path first_existing(const fs::path& folder, std::initializer_list<const char*> names) {
   for (const char* name : names) {
-    if (exists(folder / name)) return folder / name;
+    if (has_file(folder / name)) return folder / name;
   }
   return {};
 }
 
 WanConfig transformer_config(const fs::path& part, const weights::TensorSource& source) {
-  if (!exists(part / "config.json")) return WanConfig::from_tensors(source);
+  if (!has_file(part / "config.json")) return WanConfig::from_tensors(source);
   const ConfigNode node = weights::load_json(part / "config.json");
   WanConfig config = WanConfig::from_json(node);
   if (node.find("dim")) {
@@ -106,7 +106,7 @@ void WanFolder::find_diffusers_parts(const ConfigNode& index) {
 void WanFolder::find_original_parts() {
   const fs::path& root = info_.folder;
   parts_.is_original = true;
-  if (exists(root / "high_noise_model")) {
+  if (has_file(root / "high_noise_model")) {
     parts_.transformers = {root / "high_noise_model", root / "low_noise_model"};
     info_.boundary_ratio = 0.875;
   } else {
@@ -127,7 +127,7 @@ void WanFolder::find_original_parts() {
 
 void WanFolder::read_scheduler() {
   const fs::path path = info_.folder / "scheduler" / "scheduler_config.json";
-  if (!exists(path)) {
+  if (!has_file(path)) {
     info_.defaults.flow_shift = 5.0;  // the original repositories' default
     return;
   }
@@ -184,7 +184,7 @@ WanFolder::WanFolder(const fs::path& folder) {
   info_.folder = folder;
   info_.name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   ConfigNode index;
-  if (exists(folder / "model_index.json")) {
+  if (has_file(folder / "model_index.json")) {
     index = weights::load_json(folder / "model_index.json");
     find_diffusers_parts(index);
   } else {
@@ -240,11 +240,11 @@ class WanFamily final : public ModelFamily {
   std::string name() const override { return "wan"; }
 
   bool recognises(const fs::path& folder) const override {
-    if (exists(folder / "model_index.json")) {
+    if (has_file(folder / "model_index.json")) {
       return weights::load_json(folder / "model_index.json").get_string("_class_name", "").starts_with("Wan");
     }
     for (const char* part : {"config.json", "high_noise_model/config.json"}) {
-      if (!exists(folder / part)) continue;
+      if (!has_file(folder / part)) continue;
       const ConfigNode config = weights::load_json(folder / part);
       if (config.get_string("_class_name", "") == "WanModel" || config.find("ffn_dim")) return true;
     }
