@@ -1,8 +1,10 @@
-#include "core/torch.h"
-// After the precompiled header.
-#include "core/error.h"
-#include "video/colour.h"
 #include "video/encoders.h"
+
+#include <fmt/ranges.h>
+
+#include "core/error.h"
+#include "core/torch.h"
+#include "video/colour.h"
 
 extern "C" {
 #include <libavutil/opt.h>

@@ -1,10 +1,9 @@
 // Frames of a video file through FFmpeg's demuxers and decoders.
-#include "core/torch.h"
-// After the precompiled header.
 #include <cstring>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/torch.h"
 #include "video/colour.h"
 #include "video/readers.h"
 
