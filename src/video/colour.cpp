@@ -1,7 +1,7 @@
-#include "core/torch.h"
-// After the precompiled header.
-#include "core/error.h"
 #include "video/colour.h"
+
+#include "core/error.h"
+#include "core/torch.h"
 
 extern "C" {
 #include <libavutil/opt.h>

@@ -1,8 +1,10 @@
-#include "core/torch.h"
-// After the precompiled header.
-#include "core/error.h"
-#include "video/colour.h"
 #include "video/encoders.h"
+
+#include <fmt/ranges.h>
+
+#include "core/error.h"
+#include "core/torch.h"
+#include "video/colour.h"
 
 extern "C" {
 #include <libavutil/opt.h>
@@ -48,6 +50,9 @@ constexpr std::array<CrfRange, 5> kCrfRanges = {{{AV_CODEC_ID_H264, 18, 51},
                                                  {AV_CODEC_ID_AV1, 30, 63}}};
 
 constexpr int kMpeg4Quantiser = 3;
+// FFmpeg's FFV1 loses the pixels of one-pixel slices, and makes at least four slices unless told otherwise.
+constexpr int kSmallestSliced = 64;
+constexpr int kSmallestFfv1 = 2;
 constexpr int kHardware = AV_CODEC_CAP_HARDWARE | AV_CODEC_CAP_HYBRID;
 
 const Container& container_of(const std::filesystem::path& path) {
@@ -159,6 +164,10 @@ AVPixelFormat choose_format(const AVCodec* codec, const VideoOptions& options) {
 }
 
 void check_size(const AVCodec* codec, AVPixelFormat format, const VideoOptions& options) {
+  if (codec->id == AV_CODEC_ID_FFV1 && std::min(options.width, options.height) < kSmallestFfv1) {
+    throw ConfigError(fmt::format("size {}x{}: ffv1 needs at least {} pixels each way; use PNG frames", options.width,
+                                  options.height, kSmallestFfv1));
+  }
   const AVPixFmtDescriptor* description = av_pix_fmt_desc_get(format);
   const int64_t columns = int64_t{1} << description->log2_chroma_w, rows = int64_t{1} << description->log2_chroma_h;
   if (is_rgb_format(format) || (options.width % columns == 0 && options.height % rows == 0)) return;
@@ -205,6 +214,7 @@ void set_codec_options(const EncoderPlan& plan, AVCodecContext& context, AvDicti
     // Every frame stands alone and carries checksums.
     context.level = 3;
     context.gop_size = 1;
+    if (context.width < kSmallestSliced || context.height < kSmallestSliced) context.slices = 1;
     dictionary.set("slicecrc", "1");
   }
   if (name == "mpeg4") {

@@ -1,10 +1,9 @@
 // Frames of a video file through FFmpeg's demuxers and decoders.
-#include "core/torch.h"
-// After the precompiled header.
 #include <cstring>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/torch.h"
 #include "video/colour.h"
 #include "video/readers.h"
 
@@ -13,6 +12,8 @@ namespace {
 
 // Bounds what a damaged header can make a decoder allocate.
 constexpr int64_t kMostPixels = int64_t{1} << 27;
+// Failed calls in a row, without a frame, after which a stream counts as ended.
+constexpr int kMostFailures = 1000;
 
 class FileReader final : public VideoReader {
  public:
@@ -93,6 +94,7 @@ class FileReader final : public VideoReader {
   AvPtr<AVFrame> decode_next() {
     AvPtr<AVFrame> frame(av_frame_alloc());
     if (!frame) check(AVERROR(ENOMEM), "av_frame_alloc");
+    int failures = 0;
     while (true) {
       const int code = avcodec_receive_frame(decoder_.get(), frame.get());
       if (code >= 0 && frame->width > 0 && frame->height > 0) return frame;
@@ -102,7 +104,7 @@ class FileReader final : public VideoReader {
       } else if (code < 0) {
         ++damaged_;
         // A decoder that neither takes nor gives anything would keep us here.
-        if (is_flushing_) break;
+        if (++failures > kMostFailures) break;
       }
     }
     if (damaged_ > 0) {

@@ -1,10 +1,9 @@
 // One encoded file: RGB frames to the encoder's format, packets to the muxer, a temporary file to its name.
-#include "core/torch.h"
-// After the precompiled header.
 #include <cerrno>
 #include <cstring>
 
 #include "core/error.h"
+#include "core/torch.h"
 #include "video/colour.h"
 #include "video/encoders.h"
 #include "video/output_file.h"

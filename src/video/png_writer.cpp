@@ -99,7 +99,6 @@ void check_png_writer(const std::filesystem::path& path, const VideoOptions& opt
     throw ConfigError(fmt::format("pixel format '{}': PNG frames are rgb24; leave --pix-fmt out", options.pix_fmt));
   }
   if (options.crf >= 0) throw ConfigError("crf: PNG frames have none; leave --crf out");
-  if (!options.metadata.empty()) throw ConfigError("metadata: PNG frames hold none; use a side-car file");
   const PngTarget target = png_target(path);
   check_folder_writable(std::filesystem::exists(target.folder) ? target.folder : folder_of(target.folder));
 }

@@ -34,7 +34,7 @@ struct VideoOptions {
   std::string pix_fmt;  // empty: the encoder's usual one (yuv420p; FFV1: bgr0, lossless RGB)
   bool is_lossless = false;
   int threads = 0;                              // 0: FFmpeg's choice
-  std::map<std::string, std::string> metadata;  // container tags, e.g. comment
+  std::map<std::string, std::string> metadata;  // container tags, e.g. comment; PNG frames have none
 };
 
 class VideoWriter {

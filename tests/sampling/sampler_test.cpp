@@ -40,6 +40,33 @@ TEST(UniPc, gives_the_golden_numbers_alone) {
   }
 }
 
+TEST(Samplers, give_the_numbers_of_diffusers) {
+  // diffusers 0.37.0, the same velocity, set_begin_index(first); mean, rms and the first four elements.
+  struct Row {
+    const char* sampler;
+    int steps;
+    double shift;
+    int first;
+    test::GoldenSummary golden;
+  };
+  const std::vector<Row> rows = {
+      {"unipc", 7, 8, 0, {-0.34818382, 0.71513566, {-1.2429733, 0.9582129, -1.1798646, 1.0029856}}},
+      {"unipc", 9, 5, 4, {-0.38679074, 0.83133174, {-1.4386485, 1.0355734, -1.3803144, 1.0799043}}},
+      {"unipc", 5, 3, 2, {-0.19097465, 0.65865595, {-1.1732597, 1.0728536, -1.0794591, 1.1162364}}},
+      {"unipc", 5, 3, 4, {-0.10457494, 0.80263151, {-1.3351357, 1.3076533, -1.2263516, 1.3492002}}},
+      {"euler", 5, 3, 0, {-0.15798511, 0.55575728, {-1.0468183, 0.9724013, -0.9476144, 1.0157952}}},
+      {"euler", 6, 7, 2, {-0.22258010, 0.63196582, {-1.1401770, 1.0198110, -1.0498556, 1.0637300}}},
+  };
+  for (const Row& row : rows) {
+    const auto sampler = make_sampler(row.sampler);
+    const Schedule schedule =
+        make_flow_schedule({.steps = row.steps, .shift = row.shift, .spacing = sampler->default_spacing()});
+    const SamplerState start = {.x = golden_start(), .step = row.first, .first_step = row.first};
+    const at::Tensor result = sampler->sample(schedule, start, golden_denoise(), {});
+    EXPECT_TRUE(test::matches_summary(result, row.golden, 2e-6)) << row.sampler << " " << row.steps << " " << row.first;
+  }
+}
+
 TEST(Euler, is_the_plain_loop) {
   const Schedule schedule = make_flow_schedule({.steps = 7, .shift = 3.0, .spacing = FlowSpacing::kEuler});
   const Denoise denoise = golden_denoise();
