@@ -1,5 +1,6 @@
 #include "models/vae/first_frame_condition.h"
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
 #include "core/error.h"

@@ -34,7 +34,8 @@ STROBE_INLINE void store(float* to, const Lanes& v, int64_t count) {
   }
 }
 
-STROBE_INLINE float sum_lanes(Lanes v) {
+STROBE_INLINE float sum_lanes(const Lanes& lanes) {
+  Lanes v = lanes;
   v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
   v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
   return (v[0] + v[1]) + (v[2] + v[3]);

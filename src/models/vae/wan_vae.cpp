@@ -1,5 +1,6 @@
 #include "models/vae/wan_vae.h"
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
 #include "core/error.h"
