@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "support/compare.h"
+#include "tests/support/compare.h"
 #include "weights/json.h"
 
 namespace strobe::models {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "support/compare.h"
+#include "tests/support/compare.h"
 #include "weights/json.h"
 
 namespace strobe::models {

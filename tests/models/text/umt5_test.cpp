@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "core/error.h"
-#include "support/compare.h"
-#include "support/fill.h"
+#include "tests/support/compare.h"
+#include "tests/support/fill.h"
 #include "weights/json.h"
 #include "weights/safetensors.h"
 
