@@ -16,7 +16,7 @@ ConfigNode parse_json(std::string_view text, const std::string& origin);
 // Reads and parses a file. IoError if it cannot be read or is larger than 64 MiB (tokenizers are the largest we read).
 ConfigNode load_json(const std::filesystem::path& path);
 
-// The node as JSON text; `indent` < 0 gives one line.
+// The node as JSON text; `indent` < 0 gives one line. ConfigError for infinity and NaN, which JSON cannot hold.
 std::string to_json(const ConfigNode& node, int indent = 2);
 
 }  // namespace strobe::weights
