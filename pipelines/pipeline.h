@@ -58,6 +58,7 @@ class Pipeline {
  public:
   Pipeline(std::unique_ptr<models::ModelFolder> folder, Device device);
   ~Pipeline();
+  Pipeline(Pipeline&&) noexcept;
 
   const models::ModelInfo& info() const { return folder_->info(); }
   Result generate(const Job& job, const Progress& progress);

@@ -164,6 +164,7 @@ Device resolve_device(const std::string& device, const std::string& dtype) {
 Pipeline::Pipeline(std::unique_ptr<models::ModelFolder> folder, Device device)
     : folder_(std::move(folder)), device_(device) {}
 Pipeline::~Pipeline() = default;
+Pipeline::Pipeline(Pipeline&&) noexcept = default;
 
 models::TextEmbedding Pipeline::embed(const std::string& prompt) {
   if (!tokenizer_) tokenizer_ = folder_->load_tokenizer();

@@ -29,7 +29,7 @@ add_library(strobe_warnings INTERFACE)
 target_compile_options(strobe_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
                                                  -Wno-missing-field-initializers
                                                  # g++ 12 sees overruns in its own std::string.
-                                                 -Wno-array-bounds -Wno-stringop-overflow -Wno-restrict)
+                                                 -Wno-array-bounds -Wno-stringop-overflow -Wno-restrict -Wno-maybe-uninitialized)
 if(STROBE_WERROR)
   target_compile_options(strobe_warnings INTERFACE -Werror)
 endif()
