@@ -10,8 +10,9 @@
 namespace strobe::test {
 
 struct Tolerance {
-  double relative_l2 = 1e-5;   // ||a - b|| / ||b|| over the call
-  double worst_row = 0;        // the same over each row of the last axis; 0: 10 x relative_l2, relative to the largest row norm
+  double relative_l2 = 1e-5;  // ||a - b|| / ||b|| over the call
+  double worst_row =
+      0;  // the same over each row of the last axis; 0: 10 x relative_l2, relative to the largest row norm
 };
 
 // Compares shape, positions of inf and nan, relative L2 over the whole and its worst row; a failure names the first bad
@@ -31,7 +32,8 @@ struct GoldenSummary {
 };
 
 // `tolerance` is absolute for mean and elements and relative for rms.
-::testing::AssertionResult matches_summary(const at::Tensor& actual, const GoldenSummary& golden, double tolerance = 1e-5);
+::testing::AssertionResult matches_summary(const at::Tensor& actual, const GoldenSummary& golden,
+                                           double tolerance = 1e-5);
 
 // A file below tests/goldens.
 std::string golden_path(const std::string& relative);
