@@ -10,14 +10,14 @@ namespace strobe::kernels {
 
 struct Machine {
   std::string cpu_name;
-  int cores = 1;             // logical processors this process may use
-  bool has_avx2 = false;     // AVX2 and FMA, and the operating system saves ymm registers
-  bool has_avx512 = false;   // F, BW, DQ, VL, and the operating system saves zmm registers
+  int cores = 1;            // logical processors this process may use
+  bool has_avx2 = false;    // AVX2 and FMA, and the operating system saves ymm registers
+  bool has_avx512 = false;  // F, BW, DQ, VL, and the operating system saves zmm registers
   bool has_avx512_bf16 = false;
   bool has_amx_bf16 = false;
-  bool is_gpu_masked = false;             // STROBE_MACHINE=no-gpu
-  std::vector<std::string> masked;        // features switched off by STROBE_MACHINE
-  std::vector<std::string> unknown_masks; // names in STROBE_MACHINE that mean nothing here
+  bool is_gpu_masked = false;              // STROBE_MACHINE=no-gpu
+  std::vector<std::string> masked;         // features switched off by STROBE_MACHINE
+  std::vector<std::string> unknown_masks;  // names in STROBE_MACHINE that mean nothing here
 
   bool has_fast_bf16() const { return has_avx512_bf16 || has_amx_bf16; }
 };

@@ -70,10 +70,11 @@ namespace detail {
 
 }  // namespace strobe
 
-// Throws ShapeError naming the condition and the formatted message: STROBE_CHECK(x.dim() == 4, "x: expected 4 axes, got {}", x.dim()).
-#define STROBE_CHECK(condition, ...)                                                                  \
-  do {                                                                                                \
-    if (!(condition)) [[unlikely]]                                                                    \
+// Throws ShapeError naming the condition and the formatted message: STROBE_CHECK(x.dim() == 4, "x: expected 4 axes, got
+// {}", x.dim()).
+#define STROBE_CHECK(condition, ...)                                                                    \
+  do {                                                                                                  \
+    if (!(condition)) [[unlikely]]                                                                      \
       ::strobe::detail::throw_check_failed(#condition, __FILE__, __LINE__, ::fmt::format(__VA_ARGS__)); \
   } while (false)
 

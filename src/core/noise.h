@@ -8,7 +8,8 @@
 
 namespace strobe {
 
-// Standard normal noise, float32, on the CPU. The same numbers as `torch.randn(shape, generator=Generator().manual_seed(seed))`.
+// Standard normal noise, float32, on the CPU. The same numbers as `torch.randn(shape,
+// generator=Generator().manual_seed(seed))`.
 at::Tensor draw_noise(uint64_t seed, const std::vector<int64_t>& shape);
 
 }  // namespace strobe

@@ -87,8 +87,9 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
       continue;
     }
     if (spec->second->shape != info.shape) {
-      wrong.push_back(fmt::format("{}: expected [{}], found [{}] {} ({})", info.name, fmt::join(spec->second->shape, ", "),
-                             fmt::join(info.shape, ", "), at::toString(info.dtype), a_file));
+      wrong.push_back(fmt::format("{}: expected [{}], found [{}] {} ({})", info.name,
+                                  fmt::join(spec->second->shape, ", "), fmt::join(info.shape, ", "),
+                                  at::toString(info.dtype), a_file));
     }
   }
   std::vector<std::string> missing;
@@ -99,7 +100,7 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
   }
   if (!missing.empty() || !unexpected.empty() || !wrong.empty() || !doubled.empty()) {
     std::string message = fmt::format("{}: the weights do not fit the model's configuration ({})", what,
-                                 a_file.empty() ? "no tensors at all" : a_file);
+                                      a_file.empty() ? "no tensors at all" : a_file);
     append_list(message, "wrong shape", wrong);
     append_list(message, "missing", missing);
     append_list(message, "unexpected", unexpected);

@@ -20,7 +20,7 @@
 namespace strobe::weights {
 
 struct TensorSpec {
-  std::string name;            // the model's own (diffusers, Hugging Face) name
+  std::string name;  // the model's own (diffusers, Hugging Face) name
   std::vector<int64_t> shape;
 
   int64_t numel() const;

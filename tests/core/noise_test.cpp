@@ -7,8 +7,8 @@ namespace strobe {
 
 TEST(Noise, gives_the_numbers_of_torch_randn_with_a_manual_seed) {
   // torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
-  at::Tensor expected = at::tensor({1.54099607F, -0.29342890F, -2.17878938F, 0.56843126F, -1.08452237F, -1.39859545F})
-                            .reshape({2, 3});
+  at::Tensor expected =
+      at::tensor({1.54099607F, -0.29342890F, -2.17878938F, 0.56843126F, -1.08452237F, -1.39859545F}).reshape({2, 3});
   EXPECT_TRUE(test::matches(draw_noise(0, {2, 3}), expected, {.relative_l2 = 1e-6}));
 }
 

@@ -42,9 +42,9 @@ double relative_l2(const at::Tensor& actual, const at::Tensor& expected) {
     at::Tensor bad = (odd & ~both).flatten().nonzero();
     if (bad.numel() > 0) {
       int64_t where = bad[0][0].item<int64_t>();
-      return ::testing::AssertionFailure() << "not finite alike at " << coordinate(where, a.sizes()) << ": "
-                                           << a.flatten()[where].item<double>() << ", expected "
-                                           << b.flatten()[where].item<double>();
+      return ::testing::AssertionFailure()
+             << "not finite alike at " << coordinate(where, a.sizes()) << ": " << a.flatten()[where].item<double>()
+             << ", expected " << b.flatten()[where].item<double>();
     }
     a = a.masked_fill(odd, 0.0);
     b = b.masked_fill(odd, 0.0);
@@ -61,8 +61,8 @@ double relative_l2(const at::Tensor& actual, const at::Tensor& expected) {
   const double scale = std::sqrt(b.pow(2).mean().item<double>());
   at::Tensor bad = (error > tolerance.relative_l2 * (scale > 0 ? scale : 1.0)).nonzero();
   int64_t first = bad.numel() > 0 ? bad[0][0].item<int64_t>() : error.argmax().item<int64_t>();
-  return ::testing::AssertionFailure() << "relative L2 " << whole << " (limit " << tolerance.relative_l2 << "), worst row "
-                                       << worst << " (limit " << worst_limit << "), first bad at "
+  return ::testing::AssertionFailure() << "relative L2 " << whole << " (limit " << tolerance.relative_l2
+                                       << "), worst row " << worst << " (limit " << worst_limit << "), first bad at "
                                        << coordinate(first, a.sizes()) << ": " << a.flatten()[first].item<double>()
                                        << ", expected " << b.flatten()[first].item<double>();
 }

@@ -30,8 +30,8 @@ std::shared_ptr<const weights::TensorSource> fill_model(const std::vector<weight
   for (size_t rank = 0; rank < sorted.size(); ++rank) {
     const auto& [name, shape] = sorted[rank];
     at::Tensor s = fill_values(first_rank + static_cast<uint32_t>(rank), shape);
-    const bool is_norm = name.ends_with(".gamma") || (name.find("norm") != std::string::npos &&
-                                                      name.ends_with(".weight") && shape.size() == 1);
+    const bool is_norm = name.ends_with(".gamma") ||
+                         (name.find("norm") != std::string::npos && name.ends_with(".weight") && shape.size() == 1);
     if (is_norm) {
       s = s * 0.1 + 1.0;
     } else if (shape.size() >= 2) {

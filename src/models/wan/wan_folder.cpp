@@ -197,8 +197,8 @@ WanFolder::WanFolder(const fs::path& folder) {
   vae_config_ = parts_.is_original ? (is_wan22_vae ? WanVaeConfig::wan22() : WanVaeConfig::wan21())
                                    : WanVaeConfig::from_json(weights::load_json(parts_.vae / "config.json"));
   if (parts_.is_original) info_.has_token_timesteps = is_wan22_vae;
-  text_config_ = parts_.is_original ? umt5_xxl()
-                                    : Umt5Config::from_json(weights::load_json(parts_.text_encoder / "config.json"));
+  text_config_ =
+      parts_.is_original ? umt5_xxl() : Umt5Config::from_json(weights::load_json(parts_.text_encoder / "config.json"));
   if (vae_config_.latent_channels != dit_config_.out_channels) {
     throw ConfigError(fmt::format("{}: the transformer makes {} latent channels, the VAE reads {}", folder.string(),
                                   dit_config_.out_channels, vae_config_.latent_channels));
@@ -231,7 +231,8 @@ std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, at::ScalarType dtype, a
 
 std::unique_ptr<Vae> WanFolder::load_vae(at::ScalarType dtype, at::Device device) const {
   auto source = weights::open_weights(parts_.vae);
-  auto store = weights::WeightStore::bind(source, wan_vae_parameters(vae_config_), "vae", wan_vae_rename(vae_config_, *source));
+  auto store =
+      weights::WeightStore::bind(source, wan_vae_parameters(vae_config_), "vae", wan_vae_rename(vae_config_, *source));
   return make_wan_vae(vae_config_, store, dtype, device);
 }
 

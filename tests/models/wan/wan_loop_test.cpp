@@ -172,11 +172,11 @@ TEST(WanLoop, starts_from_a_noised_video) {
                        {0.8072355, -0.7409213, -0.0664648, -0.4216987, -1.0676082, 0.6191538, -0.3844123, 0.3043984}},
                       2e-5));
   LoopSpec setup{.experts = {dit.get()},
-              .steps = 5,
-              .guidance = 5,
-              .first_step = first,
-              .positive = text(31),
-              .negative = text(32)};
+                 .steps = 5,
+                 .guidance = 5,
+                 .first_step = first,
+                 .positive = text(31),
+                 .negative = text(32)};
   EXPECT_TRUE(
       matches_summary(run(setup, noisy),
                       {0.06090561,
@@ -193,15 +193,16 @@ TEST(WanLoop, keeps_a_given_first_frame_by_timesteps_per_token) {
   mask.select(2, 0).zero_();
   const auto blend = [&](const at::Tensor& x) { return (1 - mask) * image + mask * x; };
   LoopSpec setup{.experts = {dit.get()},
-              .steps = 3,
-              .shift = 5,
-              .guidance = 5,
-              .positive = text(31),
-              .negative = text(32),
-              .input = [&](const at::Tensor& x, float t) {
-                at::Tensor tokens = mask[0][0].slice(1, 0, std::nullopt, 2).slice(2, 0, std::nullopt, 2).flatten() * t;
-                return std::pair(blend(x), tokens.unsqueeze(0));
-              }};
+                 .steps = 3,
+                 .shift = 5,
+                 .guidance = 5,
+                 .positive = text(31),
+                 .negative = text(32),
+                 .input = [&](const at::Tensor& x, float t) {
+                   at::Tensor tokens =
+                       mask[0][0].slice(1, 0, std::nullopt, 2).slice(2, 0, std::nullopt, 2).flatten() * t;
+                   return std::pair(blend(x), tokens.unsqueeze(0));
+                 }};
   EXPECT_TRUE(
       matches_summary(blend(run(setup, fill_input(43, {1, 16, 3, 2, 2}))),
                       {0.06598036,
