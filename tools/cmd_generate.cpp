@@ -65,6 +65,8 @@ void print_summary(const pipelines::Job& job, const pipelines::Result& result) {
               row.calls, row.density(), row.milliseconds / 1e3, row.note.empty() ? "" : " (" + row.note + ")");
   }
   log_debug("frames sha256 {}", result.frame_sha256);
+  log_debug("times: load {:.1f}ms text {:.1f}ms denoise {:.1f}ms decode {:.1f}ms encode {:.1f}ms", t.load_ms, t.text_ms,
+            t.denoise_ms, t.decode_ms, t.encode_ms);
   log_info(
       "{}: {} frames {}x{}, {}; {:.1f} s (load {:.1f}, text {:.1f}, denoise {:.1f}, decode {:.1f}, encode {:.1f}), "
       "peak {:.2f} GiB",

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 limit=${LIMIT:-12}
-base=${BASE:-$(git rev-list -1 --before="$(git log -1 --format=%cI | sed 's/+.*//') - 4 hours" HEAD 2>/dev/null || true)}
+base=${BASE:-$(git rev-list -1 --min-age=$(($(git log -1 --format=%ct) - 4 * 3600)) HEAD)}
 [ -n "$base" ] || base=$(git rev-list --max-parents=0 HEAD | tail -n 1)
 mapfile -t files < <(git diff --name-only --diff-filter=d "$base" HEAD -- 'src/*.cpp' 'pipelines/*.cpp' 'kernels/*.cpp' | shuf -n "$limit" --random-source=<(yes))
 if [ ${#files[@]} -eq 0 ]; then
