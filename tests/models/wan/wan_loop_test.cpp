@@ -211,5 +211,33 @@ TEST(WanLoop, keeps_a_given_first_frame_by_timesteps_per_token) {
                       2e-5));
 }
 
+TEST(WanLoop, continues_a_given_first_frame_with_image_tokens) {
+  at::NoGradGuard no_grad;
+  auto vae = fill_vae();
+  at::Tensor image = fill_input(42, {1, 3, 16, 16}, 1.0)[0];
+  at::Tensor condition = compute_first_frame_condition(*vae, {.first = image}, 9).unsqueeze(0);
+  EXPECT_TRUE(matches_summary(
+      condition, {0.10379635, 0.45454376, {1, 1, 1, 1, 0.4327536, -0.0163079, -0.1212944, 0.0378655}}, 2e-5));
+  WanConfig config = tiny_config();
+  config.in_channels = 36, config.image_width = 4;
+  auto dit = fill_dit(config);
+  LoopSpec setup{.experts = {dit.get()},
+                 .steps = 3,
+                 .guidance = 5,
+                 .positive = text(44, 512),
+                 .negative = text(45, 512),
+                 .input = [&](const at::Tensor& x, float t) {
+                   return std::pair(at::cat({x, condition}, 1), at::full({1}, t, at::kFloat));
+                 }};
+  // The image tokens are given to the unconditional pass too.
+  setup.positive.image_tokens = setup.negative.image_tokens = fill_input(4, {5, 4});
+  EXPECT_TRUE(
+      matches_summary(run(setup, fill_input(43, {1, 16, 3, 2, 2})),
+                      {0.15515436,
+                       1.52432832,
+                       {0.8969593, 0.1608253, 0.4889816, 0.2841889, -0.3886579, 1.5318925, -0.3992984, -2.3556862}},
+                      2e-5));
+}
+
 }  // namespace
 }  // namespace strobe::models
