@@ -1,11 +1,10 @@
 #include "pipelines/request.h"
 
-#include <unistd.h>
-
 #include <cctype>
 #include <cmath>
 
 #include "core/error.h"
+#include "core/output_file.h"
 
 namespace strobe::pipelines {
 namespace {
@@ -37,6 +36,27 @@ int64_t round_frames(const Request& request, int64_t asked, int64_t stride, std:
 }
 
 bool is_folder_output(const std::filesystem::path& path) { return path.string().ends_with('/'); }
+
+std::filesystem::path comparable(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path).lexically_normal();
+  std::filesystem::path whole = std::filesystem::weakly_canonical(absolute, error);
+  if (error) whole = absolute;
+  return whole.has_filename() ? whole : whole.parent_path();
+}
+
+// Two outputs under one name would leave one of them.
+void check_outputs_differ(const Request& request) {
+  const std::pair<const char*, const std::filesystem::path*> outputs[] = {{"--output", &request.output},
+                                                                          {"--save-latents", &request.save_latents},
+                                                                          {"--save-frames", &request.save_frames}};
+  for (const auto& [flag, path] : outputs) {
+    for (const auto& [other_flag, other] : outputs) {
+      if (path == other || path->empty() || other->empty() || comparable(*path) != comparable(*other)) continue;
+      throw ConfigError(fmt::format("{} and {} are the same path: {}", flag, other_flag, path->string()));
+    }
+  }
+}
 
 }  // namespace
 
@@ -70,10 +90,7 @@ void check_output_file(const std::filesystem::path& path, bool may_overwrite) {
   if (!may_overwrite && std::filesystem::exists(path, error)) {
     throw ConfigError(fmt::format("{}: exists already; give --overwrite to replace it", path.string()));
   }
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  if (!std::filesystem::is_directory(folder, error)) throw IoError(fmt::format("{}: no such folder", folder.string()));
-  if (::access(folder.c_str(), W_OK) != 0)
-    throw IoError(fmt::format("{}: the folder is not writable", folder.string()));
+  check_folder_writable(folder_of(path));
 }
 
 void check_output(const std::filesystem::path& path, const video::VideoOptions& options, bool may_overwrite) {
@@ -122,6 +139,7 @@ Job resolve(const Request& request, const models::ModelInfo& info) {
                       job.height / info.spatial_stride, job.width / info.spatial_stride};
 
   const video::VideoOptions options = video_options(request, job.height, job.width, job.fps);
+  check_outputs_differ(request);
   if (!request.output.empty()) check_output(request.output, options, request.may_overwrite);
   if (!request.save_frames.empty()) {
     check_output(request.save_frames.string() + "/", {.height = job.height, .width = job.width, .fps = {job.fps, 1}},

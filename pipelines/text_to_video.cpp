@@ -51,8 +51,8 @@ class Denoiser {
 
   // Whether the run will ask for the unconditional branch at all.
   bool needs_negative() const {
-    for (sampling::BranchKind kind : guider_->branches({.step = 0, .steps = 1})) {
-      if (kind == sampling::BranchKind::kUncond) return true;
+    for (Branch branch : guider_->branches({.step = 0, .steps = 1})) {
+      if (branch == Branch::kUncond) return true;
     }
     return false;
   }
@@ -68,22 +68,22 @@ class Denoiser {
     const sampling::GuidanceStep guidance{
         .step = step, .steps = job_.num_inference_steps, .sigma = sigma, .stage = stage_};
     std::vector<at::Tensor> predictions;
-    for (sampling::BranchKind kind : guider_->branches(guidance)) {
-      const bool is_cond = kind == sampling::BranchKind::kCond;
+    for (Branch branch : guider_->branches(guidance)) {
       models::ModelContext context{.attention = engine_,
                                    .blocks = blocks_,
-                                   .branches = {is_cond ? attention::Branch::kCond : attention::Branch::kUncond},
+                                   .branches = {branch},
                                    .stage = stage_,
                                    .step = step,
                                    .steps = job_.num_inference_steps,
                                    .seed = job_.request.seed,
                                    .sigma = sigma};
       if (forwards_ == 0) context.probe = progress_.probe;
-      predictions.push_back(dit_->predict({.latents = x,
-                                           .timesteps = at::full({1}, timestep, at::kFloat),
-                                           .conditioning = {is_cond ? prepared_positive_ : prepared_negative_}},
-                                          context)
-                                .to(at::kCPU));
+      predictions.push_back(
+          dit_->predict({.latents = x,
+                         .timesteps = at::full({1}, timestep, at::kFloat),
+                         .conditioning = {branch == Branch::kCond ? prepared_positive_ : prepared_negative_}},
+                        context)
+              .to(at::kCPU));
       ++forwards_;
     }
     return guider_->combine(guidance, predictions);
@@ -219,6 +219,12 @@ Result Pipeline::generate(const Job& job, const Progress& progress) {
   at::NoGradGuard no_grad;
   const Timer timer;
   Result result;
+  if (info().input_channels != info().latent_channels) {
+    throw UnsupportedError(
+        fmt::format("{}: the transformer reads {} channels for latents of {}: an image-to-video model; "
+                    "generate makes video from text alone",
+                    info().name, info().input_channels, info().latent_channels));
+  }
   at::Tensor start = job.request.init_latents.empty() ? draw_noise(job.request.seed, job.latent_shape)
                                                       : load_latents(job.request.init_latents, job.latent_shape);
   result.latents = denoise(job, std::move(start), progress, result);

@@ -14,7 +14,6 @@ struct CodecOptions {
   pipelines::Request request;
   std::filesystem::path input;
   std::filesystem::path output;
-  bool is_strict = false;
 };
 
 int run_decode(CodecOptions& o) {

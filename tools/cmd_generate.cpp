@@ -80,19 +80,25 @@ int run_generate(GenerateOptions& o) {
   pipelines::Request& request = o.request;
   if (!o.size.empty()) parse_size(o.size, request);
   if (o.seed < -1) throw ConfigError(fmt::format("--seed {}: expected a number from 0, or -1", o.seed));
-  if (o.seed == -1) o.seed = static_cast<int64_t>(std::random_device{}() & 0x7fffffffU);
+  const bool is_drawn = o.seed == -1;
+  if (is_drawn) o.seed = static_cast<int64_t>(std::random_device{}() & 0x7fffffffU);
   request.seed = static_cast<uint64_t>(o.seed);
   if (request.output.empty()) {
     request.output =
         fmt::format("{}_{}{}", pipelines::slug(request.prompt), request.seed, request.is_lossless ? ".mkv" : ".mp4");
   }
   ProgressLine line(o.common.is_quiet);
-  log_info("seed {}", request.seed);
+  // A drawn seed is all there is to make the clip again: said even when quiet.
+  if (is_drawn) log_message(LogLevel::kInfo, fmt::format("seed {}", request.seed));
   pipelines::Pipeline pipeline = open_pipeline(o.common);
   const pipelines::Job job = pipelines::resolve(request, pipeline.info());
   for (const std::string& text : job.adjustments) log_warning("{}", text);
-  log_info("{}: {} frames {}x{}, {} steps of {}, guidance {}, shift {}", pipeline.info().name, job.num_frames,
-           job.width, job.height, job.num_inference_steps, job.scheduler, job.guidance_scale, job.flow_shift);
+  if (request.negative_prompt && !request.negative_prompt->empty() && job.guidance_scale <= 1) {
+    log_warning("the negative prompt has no effect: guidance {} is 1 or less", job.guidance_scale);
+  }
+  log_info("{}: {} frames {}x{}, {} steps of {}, guidance {}, shift {}, seed {}", pipeline.info().name, job.num_frames,
+           job.width, job.height, job.num_inference_steps, job.scheduler, job.guidance_scale, job.flow_shift,
+           request.seed);
   const pipelines::Result result = pipeline.generate(job, line.callbacks());
   line.finish();
   print_summary(job, result);

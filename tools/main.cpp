@@ -46,7 +46,8 @@ std::vector<std::string> long_flags(const CLI::App& app) {
 
 int report_usage(const std::string& message, const std::string& command) {
   log_error("{}", message);
-  std::fprintf(stderr, "see: strobe %s--help\n", command.empty() ? "" : (command + " ").c_str());
+  const bool is_sub = !command.empty() && command != "strobe";
+  std::fprintf(stderr, "see: strobe %s--help\n", is_sub ? (command + " ").c_str() : "");
   return kUsage;
 }
 

@@ -15,20 +15,6 @@ namespace strobe::attention {
 #include "attention/backends/backends.inc"
 #undef STROBE_BACKEND
 
-const char* branch_name(Branch branch) {
-  switch (branch) {
-    case Branch::kCond:
-      return "cond";
-    case Branch::kUncond:
-      return "uncond";
-    case Branch::kPerturbed:
-      return "perturbed";
-    case Branch::kSource:
-      return "source";
-  }
-  return "";
-}
-
 std::vector<std::string> pattern_names() {
   return {
 #define STROBE_PATTERN(name) #name,

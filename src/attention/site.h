@@ -5,15 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "core/branch.h"
 #include "core/token_grid.h"
 
 namespace strobe::attention {
 
 enum class AttentionKind { kSelf, kCross, kJoint };
-
-// Which run of the model a row of the batch belongs to.
-enum class Branch { kCond, kUncond, kPerturbed, kSource };
-const char* branch_name(Branch branch);
 
 struct AttentionSite {
   AttentionKind kind = AttentionKind::kSelf;

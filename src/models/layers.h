@@ -34,8 +34,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 at::Tensor rms_norm_rope(at::Tensor x, const at::Tensor& weight, double eps, int64_t heads, const at::Tensor& cosine,
                          const at::Tensor& sine);
 
-// [cos(t f_0) .. cos(t f_{h-1}), sin(t f_0) ..], f_k = 10000^(-k/h), h = width / 2, float32. t of any shape -> [..,
-// width].
+// [cos(t f_0) .. cos(t f_{h-1}), sin(t f_0) ..], f_k = 10000^(-k/h), h = width / 2, float32. t of any shape ->
+// [.., width].
 at::Tensor timestep_sinusoid(const at::Tensor& timesteps, int64_t width);
 
 }  // namespace strobe::models

@@ -19,7 +19,7 @@ using TensorProbe = std::function<void(const std::string& name, const at::Tensor
 struct ModelContext {
   attention::AttentionEngine& attention;
   BlockRunner& blocks;
-  std::vector<attention::Branch> branches;  // one per batch row
+  std::vector<Branch> branches;  // one per batch row
   int stage = 0;
   int step = 0;
   int steps = 1;

@@ -43,6 +43,7 @@ struct ModelInfo {
   double boundary_ratio = 0;  // stage 0 runs while timestep >= boundary_ratio * 1000; 0: one expert
   bool has_token_timesteps = false;
   int64_t latent_channels = 16;
+  int64_t input_channels = 16;  // what the transformer reads; more than the latents where a given image is part of it
   int64_t temporal_stride = 4;
   int64_t spatial_stride = 8;  // of the VAE
   int64_t size_multiple = 16;  // pixels: VAE stride times patch

@@ -21,9 +21,9 @@ class CfgGuider final : public Guider {
 
   std::string name() const override { return "cfg"; }
 
-  std::vector<BranchKind> branches(const GuidanceStep&) const override {
-    if (scales_.front() <= 1.0) return {BranchKind::kCond};
-    return {BranchKind::kCond, BranchKind::kUncond};
+  std::vector<Branch> branches(const GuidanceStep&) const override {
+    if (scales_.front() <= 1.0) return {Branch::kCond};
+    return {Branch::kCond, Branch::kUncond};
   }
 
   at::Tensor combine(const GuidanceStep& step, const std::vector<at::Tensor>& predictions) const override {

@@ -6,8 +6,6 @@
 
 namespace strobe::sampling {
 
-const char* branch_name(BranchKind kind) { return kind == BranchKind::kCond ? "cond" : "uncond"; }
-
 std::vector<std::string> guider_names() {
   return {
 #define STROBE_GUIDER(name) #name,

@@ -1,8 +1,7 @@
 // Guiders: which branches a step needs, and how their predictions become one. Listed in guiders.inc.
 //
 // Errors  ConfigError for an unknown name or a scale that is not a finite number; ShapeError for predictions that do
-// not
-//         fit the step's branches.
+//         not fit the step's branches.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,10 +10,9 @@
 #include <string>
 #include <vector>
 
-namespace strobe::sampling {
+#include "core/branch.h"
 
-enum class BranchKind { kCond, kUncond };
-const char* branch_name(BranchKind kind);
+namespace strobe::sampling {
 
 struct GuidanceStep {
   int step = 0;
@@ -33,7 +31,7 @@ class Guider {
   virtual ~Guider() = default;
   virtual std::string name() const = 0;
   // In the order that `combine` takes them.
-  virtual std::vector<BranchKind> branches(const GuidanceStep& step) const = 0;
+  virtual std::vector<Branch> branches(const GuidanceStep& step) const = 0;
   // `predictions` float32, one per branch of this step. Returns float32.
   virtual at::Tensor combine(const GuidanceStep& step, const std::vector<at::Tensor>& predictions) const = 0;
 };

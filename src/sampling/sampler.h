@@ -49,8 +49,8 @@ std::vector<std::string> sampler_names();
 // (1 - sigma) * clean + sigma * noise: the start of video-to-video (wan.md 8.5).
 at::Tensor add_noise(const at::Tensor& clean, const at::Tensor& noise, double sigma);
 
-// First step of a video-to-video run: steps - min(int(steps * strength), steps). ConfigError for strength outside [0,
-// 1].
+// First step of a video-to-video run: steps - min(int(steps * strength), steps). ConfigError for strength
+// outside [0, 1].
 int first_step_for_strength(int steps, double strength);
 
 // What every sampler checks before its first step.

@@ -3,8 +3,7 @@
 // Source   "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", arXiv:2302.04867.
 // Differs  the last predictor step has order 1, as in diffusers with lower_order_final.
 // History  {x_previous, clean_1, clean_2}: the corrected sample from which the last predictor step started, and the
-// last
-//          two predictions of the clean sample, newest first. Empty at the start, without clean_2 after one step.
+//          last two predictions of the clean sample, newest first. Empty at the start, without clean_2 after one step.
 // Bits     Coefficients in float64 from the float32 sigmas, tensors in float32.
 #include "core/error.h"
 #include "core/torch.h"
@@ -13,8 +12,8 @@
 namespace strobe::sampling {
 namespace {
 
-// Half the logarithm of the signal-to-noise ratio, twice: +inf for sigma 0 and -inf for sigma 1, which the formulas
-// bear.
+// Half the logarithm of the signal-to-noise ratio, twice: +inf for sigma 0 and -inf for sigma 1, which the
+// formulas bear.
 double lambda_of(double sigma) { return std::log1p(-sigma) - std::log(sigma); }
 
 // Order of the predictor step that left step `step`.

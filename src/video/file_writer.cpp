@@ -3,10 +3,10 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/output_file.h"
 #include "core/torch.h"
 #include "video/colour.h"
 #include "video/encoders.h"
-#include "video/output_file.h"
 #include "video/writers.h"
 
 namespace strobe::video {

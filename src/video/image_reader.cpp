@@ -3,9 +3,9 @@
 #include <opencv2/imgproc.hpp>
 
 #include "core/error.h"
+#include "core/output_file.h"
 #include "core/torch.h"
 #include "video/frame_pattern.h"
-#include "video/output_file.h"
 #include "video/readers.h"
 
 namespace strobe::video {

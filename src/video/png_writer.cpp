@@ -3,9 +3,9 @@
 #include <opencv2/imgproc.hpp>
 
 #include "core/error.h"
+#include "core/output_file.h"
 #include "core/torch.h"
 #include "video/frame_pattern.h"
-#include "video/output_file.h"
 #include "video/writers.h"
 
 namespace strobe::video {
@@ -100,6 +100,7 @@ void check_png_writer(const std::filesystem::path& path, const VideoOptions& opt
   }
   if (options.crf >= 0) throw ConfigError("crf: PNG frames have none; leave --crf out");
   const PngTarget target = png_target(path);
+  // The frames' own folder is made, what lies around it must be there.
   check_folder_writable(std::filesystem::exists(target.folder) ? target.folder : folder_of(target.folder));
 }
 

@@ -2,8 +2,7 @@
 //
 // Images    A folder (sorted so that frame2 precedes frame10), a name with {frame:05}, or one file; 16 fps.
 // Colour    By the stream's matrix and range. Unspecified: BT.709 from 720 rows or 1280 columns on, else BT.601,
-// limited
-//           range, as players do. A rotation tag is ignored.
+//           limited range, as players do. A rotation tag is ignored.
 // Damage    Packets that cannot be decoded are left out with a warning.
 // Errors    IoError for a file that is missing, has no video stream, changes its size, or breaks off with nothing
 //           decoded; UnsupportedError for a codec that this FFmpeg cannot decode.

@@ -6,9 +6,8 @@
 // Colour    BT.709, limited range, tagged; where container and codec have no tags (AVI with MPEG-4), the matrix that
 //           readers assume for the size. FFV1 keeps RGB bit for bit.
 // Errors    UnsupportedError for an encoder that this FFmpeg lacks (the message lists those present for the container)
-// or a
-//           pixel format that the encoder refuses (listing those it takes); ConfigError for an unknown extension, an
-//           odd size with subsampled chroma, a crf where there is none, or lossless with what is not; IoError for
+//           or a pixel format that the encoder refuses (listing those it takes); ConfigError for an unknown extension,
+//           an odd size with subsampled chroma, a crf where there is none, or lossless with what is not; IoError for
 //           files, with the system's text; ShapeError for frames of another size and for `close` without a frame.
 #pragma once
 

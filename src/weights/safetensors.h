@@ -1,11 +1,10 @@
 // Safetensors files: reading (memory-mapped, hostile files survived) and writing (temporary name, then renamed).
 //
 // Format    8-byte little-endian header length, JSON header {name: {dtype, shape, data_offsets}}, data. F32, F16, BF16
-// are
-//           tensors to us, I8..I64, U8 and BOOL too (goldens and masks); any other dtype is refused by name.
+//           are tensors to us, I8..I64, U8 and BOOL too (goldens and masks); any other dtype is refused by name.
 // Errors    WeightError naming file and tensor: header beyond the file or over 100 MB, offsets out of range,
-// overlapping,
-//           with holes or not matching shape x dtype, overflow, duplicate names, wrong types, missing shards.
+//           overlapping, with holes or not matching shape x dtype, overflow, duplicate names, wrong types, missing
+//           shards.
 #pragma once
 
 #include <ATen/core/Tensor.h>

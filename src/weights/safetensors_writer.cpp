@@ -1,11 +1,7 @@
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/output_file.h"
 #include "core/torch.h"
 #include "weights/dtypes.h"
 #include "weights/safetensors.h"
@@ -15,59 +11,6 @@ namespace strobe::weights {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A file under a temporary name beside its final one; removed unless committed.
-class PendingFile {
- public:
-  explicit PendingFile(const fs::path& path) : path_(path) {
-    static std::atomic<int> counter{0};
-    pending_ = path;
-    pending_ += fmt::format(".{}-{}.part", ::getpid(), counter++);
-    descriptor_ = ::open(pending_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) throw_io("open", pending_);
-  }
-  ~PendingFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!committed_) ::unlink(pending_.c_str());
-  }
-  PendingFile(const PendingFile&) = delete;
-  PendingFile& operator=(const PendingFile&) = delete;
-
-  void write(const void* data, size_t size) {
-    const char* next = static_cast<const char*>(data);
-    while (size > 0) {
-      const ssize_t written = ::write(descriptor_, next, size);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) throw_io("write", pending_);
-      next += written;
-      size -= static_cast<size_t>(written);
-    }
-  }
-
-  void commit() {
-    if (::fsync(descriptor_) != 0) throw_io("fsync", pending_);
-    const int descriptor = std::exchange(descriptor_, -1);
-    if (::close(descriptor) != 0) throw_io("close", pending_);
-    if (::rename(pending_.c_str(), path_.c_str()) != 0) throw_io("rename", path_);
-    committed_ = true;
-    // The new name itself survives a power cut only once its folder is on disk; some file systems cannot do that.
-    const fs::path folder = path_.parent_path().empty() ? fs::path(".") : path_.parent_path();
-    const int folder_descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder_descriptor < 0) return;
-    ::fsync(folder_descriptor);
-    ::close(folder_descriptor);
-  }
-
- private:
-  [[noreturn]] static void throw_io(const char* call, const fs::path& path) {
-    throw IoError(fmt::format("{}: {}: {}", path.string(), call, std::strerror(errno)));
-  }
-
-  fs::path path_;
-  fs::path pending_;
-  int descriptor_ = -1;
-  bool committed_ = false;
-};
 
 std::string make_header(const fs::path& path, const std::map<std::string, at::Tensor>& tensors,
                         const std::map<std::string, std::string>& metadata) {
@@ -110,7 +53,7 @@ std::string make_header(const fs::path& path, const std::map<std::string, at::Te
 void save_safetensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors,
                       const std::map<std::string, std::string>& metadata) {
   const std::string header = make_header(path, tensors, metadata);
-  PendingFile file(path);
+  OutputFile file(path);
   const uint64_t length = header.size();
   file.write(&length, sizeof(length));
   file.write(header.data(), header.size());
@@ -118,7 +61,7 @@ void save_safetensors(const fs::path& path, const std::map<std::string, at::Tens
     const at::Tensor stored = tensor.detach().to(at::kCPU).contiguous();
     file.write(stored.const_data_ptr(), stored.nbytes());
   }
-  file.commit();
+  file.publish();
 }
 
 }  // namespace strobe::weights

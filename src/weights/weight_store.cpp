@@ -71,7 +71,7 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
   std::unordered_map<std::string, const TensorSpec*> wanted;
   for (const TensorSpec& spec : expected) wanted.emplace(spec.name, &spec);
 
-  std::vector<std::string> unexpected, wrong, doubled;
+  std::vector<std::string> unexpected, wrong, doubled, quantised;
   std::string a_file;
   for (const TensorInfo& info : store.source_->tensors()) {
     a_file = store.source_->file_of(info.name);
@@ -86,6 +86,10 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
       doubled.push_back(fmt::format("{} and {} are both {}", store.file_names_[*name], info.name, *name));
       continue;
     }
+    if (!at::isFloatingType(info.dtype)) {
+      quantised.push_back(fmt::format("{}: {} ({})", info.name, at::toString(info.dtype), a_file));
+      continue;
+    }
     if (spec->second->shape != info.shape) {
       wrong.push_back(fmt::format("{}: expected [{}], found [{}] {} ({})", info.name,
                                   fmt::join(spec->second->shape, ", "), fmt::join(info.shape, ", "),
@@ -98,9 +102,10 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
       missing.push_back(fmt::format("{} [{}]", spec.name, fmt::join(spec.shape, ", ")));
     }
   }
-  if (!missing.empty() || !unexpected.empty() || !wrong.empty() || !doubled.empty()) {
+  if (!missing.empty() || !unexpected.empty() || !wrong.empty() || !doubled.empty() || !quantised.empty()) {
     std::string message = fmt::format("{}: the weights do not fit the model's configuration ({})", what,
                                       a_file.empty() ? "no tensors at all" : a_file);
+    append_list(message, "not F32, F16 or BF16 (quantised weights are not read)", quantised);
     append_list(message, "wrong shape", wrong);
     append_list(message, "missing", missing);
     append_list(message, "unexpected", unexpected);

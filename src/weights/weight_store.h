@@ -1,7 +1,8 @@
 // The weights of one model: what the model expects, matched with what its files hold.
 //
 // Contract  `bind` compares the whole list at once and throws one WeightError that names every missing, unexpected and
-//           wrongly shaped tensor (the first 12 of each kind, with counts). After it, `load` cannot fail for want of a
+//           wrongly shaped tensor, and each whose elements are not floating-point (the first 12 of each kind, with
+//           counts). After it, `load` cannot fail for want of a
 //           tensor. Nothing is read before `load`: mapped files cost no memory until then.
 #pragma once
 

@@ -1,8 +1,7 @@
 // The directory of a zip archive whose entries are stored (not compressed): names and where their bytes lie.
 //
 // Reads    end of central directory, its zip64 form, central and local headers. Checksums are not checked: the bytes
-// are
-//          tensors that nobody has read yet.
+// are tensors that nobody has read yet.
 // Errors   WeightError naming file and entry: no zip, compressed or encrypted entries, names given twice, anything that
 //          points outside the file.
 #pragma once

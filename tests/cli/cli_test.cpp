@@ -5,7 +5,6 @@
 
 #include <fstream>
 #include <regex>
-#include <sstream>
 
 #include "tests/cli/process.h"
 #include "tests/support/compare.h"
@@ -18,16 +17,11 @@ namespace strobe {
 namespace {
 
 namespace fs = std::filesystem;
+using test::read_file;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-std::string read_file(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 struct Cli : ::testing::Test {
   test::TempFolder folder;
@@ -164,6 +158,50 @@ TEST_F(Cli, reports_folders_and_files_that_do_not_fit) {
   EXPECT_THAT(truncated.err, HasSubstr("diffusion_pytorch_model.safetensors"));
   EXPECT_FALSE(fs::exists(folder.path() / "x.mp4"));
   EXPECT_FALSE(has_leftovers());
+}
+
+TEST_F(Cli, refuses_two_outputs_under_one_name) {
+  const auto same = generate({"-o", "a.mp4", "--save-latents", "./a.mp4"});
+  EXPECT_EQ(same.exit_code, 2);
+  EXPECT_THAT(same.err, HasSubstr("--output and --save-latents are the same path"));
+  EXPECT_EQ(generate({"-o", "frames/", "--save-frames", "frames"}).exit_code, 2);
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
+TEST_F(Cli, finds_an_unwritable_folder_before_any_work) {
+  for (const char* flag : {"-o", "--save-latents"}) {
+    const std::string target = flag[1] == 'o' ? "/proc/clip.mp4" : "/proc/x.safetensors";
+    const auto result = generate(flag[1] == 'o' ? std::vector<std::string>{flag, target}
+                                                : std::vector<std::string>{"-o", "a.mp4", flag, target});
+    EXPECT_EQ(result.exit_code, 1) << flag;
+    EXPECT_THAT(result.err, HasSubstr("/proc: cannot write here"));
+    EXPECT_THAT(result.err, Not(HasSubstr("denoise")));
+  }
+}
+
+TEST_F(Cli, makes_the_folder_of_frames_but_none_around_it) {
+  EXPECT_EQ(generate({"-o", "none/frames/"}).exit_code, 1);
+  EXPECT_EQ(generate({"-o", "none/frames/f_{frame:05}.png"}).exit_code, 1);
+  EXPECT_FALSE(fs::exists(folder.path() / "none"));
+  EXPECT_EQ(generate({"-o", "frames/"}).exit_code, 0);
+  EXPECT_TRUE(fs::exists(folder.path() / "frames" / "00004.png"));
+}
+
+TEST_F(Cli, says_a_drawn_seed_even_when_quiet) {
+  const auto drawn = generate({"-q", "-s", "-1", "-o", "a.mp4"});
+  EXPECT_EQ(drawn.exit_code, 0);
+  EXPECT_THAT(drawn.err, ContainsRegex("seed [0-9]+"));
+  EXPECT_THAT(generate({"-q", "-s", "3", "-o", "b.mp4"}).err, Not(HasSubstr("seed")));
+}
+
+TEST_F(Cli, warns_of_a_negative_prompt_without_effect) {
+  EXPECT_THAT(generate({"-n", "blurry", "--cfg-scale", "1", "-o", "a.mp4"}).err, HasSubstr("has no effect"));
+  EXPECT_THAT(generate({"-n", "blurry", "--cfg-scale", "2", "-o", "b.mp4"}).err, Not(HasSubstr("has no effect")));
+}
+
+TEST_F(Cli, points_to_the_help_of_the_command_that_was_typed) {
+  EXPECT_THAT(strobe({"--hepl"}).err, HasSubstr("see: strobe --help"));
+  EXPECT_THAT(strobe({"decode", "--hepl", "x", "-o", "y"}).err, HasSubstr("see: strobe decode --help"));
 }
 
 TEST_F(Cli, ends_after_the_step_when_interrupted) {

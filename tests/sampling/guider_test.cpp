@@ -24,11 +24,11 @@ TEST(Cfg, mixes_cond_and_uncond_by_the_scale_of_the_stage) {
 TEST(Cfg, asks_for_both_branches_by_the_first_scale_alone) {
   const GuidanceStep early = {.stage = 0}, late = {.stage = 1};
   const auto on = make_guider("cfg", {.scale_per_stage = {4.0, 1.0}});
-  EXPECT_THAT(on->branches(early), ElementsAre(BranchKind::kCond, BranchKind::kUncond));
-  EXPECT_THAT(on->branches(late), ElementsAre(BranchKind::kCond, BranchKind::kUncond));
+  EXPECT_THAT(on->branches(early), ElementsAre(Branch::kCond, Branch::kUncond));
+  EXPECT_THAT(on->branches(late), ElementsAre(Branch::kCond, Branch::kUncond));
   const auto off = make_guider("cfg", {.scale_per_stage = {1.0, 4.0}});
-  EXPECT_THAT(off->branches(early), ElementsAre(BranchKind::kCond));
-  EXPECT_THAT(off->branches(late), ElementsAre(BranchKind::kCond));
+  EXPECT_THAT(off->branches(early), ElementsAre(Branch::kCond));
+  EXPECT_THAT(off->branches(late), ElementsAre(Branch::kCond));
   const at::Tensor cond = at::tensor({1.0F, -1.0F});
   EXPECT_TRUE(at::equal(off->combine(late, {cond}), cond));
   EXPECT_THROW(off->combine(late, {cond, cond}), ShapeError);
@@ -41,8 +41,8 @@ TEST(Cfg, refuses_scales_that_are_no_numbers) {
 }
 
 TEST(Guiders, answer_an_unknown_name_with_the_nearest) {
-  EXPECT_STREQ(branch_name(BranchKind::kCond), "cond");
-  EXPECT_STREQ(branch_name(BranchKind::kUncond), "uncond");
+  EXPECT_STREQ(branch_name(Branch::kCond), "cond");
+  EXPECT_STREQ(branch_name(Branch::kUncond), "uncond");
   try {
     make_guider("cgf", {});
     FAIL() << "expected ConfigError";

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "core/torch.h"
-#include "tests/weights/temporary_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace strobe::weights {
 namespace {
@@ -95,7 +95,7 @@ TEST(Json, to_json_refuses_infinity) {
 }
 
 TEST(Json, load_json_names_a_file_that_is_not_there) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   EXPECT_THAT(test::message_of<IoError>([&] { load_json(folder / "none.json"); }),
               HasSubstr("none.json: cannot be read"));
   EXPECT_THAT(test::message_of<IoError>([&] { load_json(folder.path()); }), HasSubstr("cannot be read"));
@@ -103,7 +103,7 @@ TEST(Json, load_json_names_a_file_that_is_not_there) {
 }
 
 TEST(Json, load_json_refuses_files_over_64_mebibytes) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   std::filesystem::resize_file(folder.write("big.json", ""), (uintmax_t{64} << 20) + 1);
   EXPECT_THAT(test::message_of<IoError>([&] { load_json(folder / "big.json"); }),
               HasSubstr("the limit for JSON files"));

@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "core/torch.h"
 #include "tests/support/compare.h"
-#include "tests/weights/temporary_folder.h"
+#include "tests/support/temp_folder.h"
 #include "weights/safetensors.h"
 
 namespace strobe::weights {
@@ -32,7 +32,7 @@ class Shards : public ::testing::Test {
     return test::message_of<WeightError>([&] { open_safetensors_index(path); });
   }
 
-  test::TemporaryFolder folder_;
+  test::TempFolder folder_;
   const std::string whole_ = fmt::format(R"({{"a": "{}", "b": "{}", "c": "{}"}})", kSecond, kFirst, kFirst);
 };
 
@@ -90,12 +90,12 @@ TEST_F(Shards, open_weights_takes_the_folder_or_the_index) {
   EXPECT_EQ(open_weights(folder_ / kFirst)->tensors().size(), 2U);
 }
 
-std::string chosen(const test::TemporaryFolder& folder) {
+std::string chosen(const test::TempFolder& folder) {
   return std::filesystem::path(open_weights(folder.path())->file_of("a")).filename().string();
 }
 
 TEST(OpenWeights, prefers_the_plain_name_to_a_variant) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "diffusion_pytorch_model.fp16.safetensors", {{"a", at::zeros({1})}});
   EXPECT_EQ(chosen(folder), "diffusion_pytorch_model.fp16.safetensors");
   save_safetensors(folder / "diffusion_pytorch_model.safetensors", {{"a", at::zeros({1})}});
@@ -105,7 +105,7 @@ TEST(OpenWeights, prefers_the_plain_name_to_a_variant) {
 TEST(OpenWeights, takes_the_index_of_a_variant) {
   for (const char* name : {"model.fp16.safetensors.index.json", "model.safetensors.fp16.index.json",
                            "model.safetensors.index.fp16.json"}) {
-    test::TemporaryFolder folder;
+    test::TempFolder folder;
     save_safetensors(folder / "model-00001-of-00001.fp16.safetensors", {{"a", at::zeros({1})}});
     folder.write(name, R"({"weight_map": {"a": "model-00001-of-00001.fp16.safetensors"}})");
     EXPECT_EQ(chosen(folder), "model-00001-of-00001.fp16.safetensors");
@@ -113,7 +113,7 @@ TEST(OpenWeights, takes_the_index_of_a_variant) {
 }
 
 TEST(OpenWeights, refuses_to_choose_between_candidates) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "model.fp16.safetensors", {});
   save_safetensors(folder / "model.bf16.safetensors", {});
   EXPECT_THAT(
@@ -122,7 +122,7 @@ TEST(OpenWeights, refuses_to_choose_between_candidates) {
 }
 
 TEST(OpenWeights, lists_what_was_looked_for) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   folder.write("model.bin", "");
   folder.write("model.safetensors.json", "");
   folder.write("model..safetensors", "");

@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/torch.h"
 #include "tests/support/compare.h"
-#include "tests/weights/temporary_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace strobe::weights {
 namespace {
@@ -20,7 +20,7 @@ std::string file_bytes(const std::string& header, size_t data_size) {
 
 // The message with the folder's name taken off.
 std::string refusal(std::string_view bytes) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   const std::filesystem::path path = folder.write("a.safetensors", bytes);
   std::string message = test::message_of<WeightError>([&] { open_safetensors(path); });
   if (size_t at = message.find(folder.path().string() + "/"); at == 0)
@@ -49,7 +49,7 @@ std::map<std::string, at::Tensor> mixed_tensors() {
 }
 
 TEST(Safetensors, tensors_of_every_dtype_come_back_as_they_were) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   const std::map<std::string, at::Tensor> tensors = mixed_tensors();
   save_safetensors(folder / "a.safetensors", tensors);
   auto source = open_safetensors(folder / "a.safetensors");
@@ -70,14 +70,14 @@ TEST(Safetensors, tensors_of_every_dtype_come_back_as_they_were) {
 }
 
 TEST(Safetensors, metadata_comes_back) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   const std::map<std::string, std::string> metadata{{"format", "pt"}, {"note", "\"é\"\n"}};
   save_safetensors(folder / "a.safetensors", {}, metadata);
   EXPECT_EQ(open_safetensors(folder / "a.safetensors")->metadata(), metadata);
 }
 
 TEST(Safetensors, the_header_is_padded_to_eight_bytes_and_data_is_in_name_order) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "a.safetensors", {{"b", at::full({1}, 2, at::kByte)}, {"a", at::full({1}, 1, at::kByte)}});
   const std::string bytes = test::read_file(folder / "a.safetensors");
   EXPECT_EQ((bytes.size() - 2) % 8, 0U);
@@ -86,7 +86,7 @@ TEST(Safetensors, the_header_is_padded_to_eight_bytes_and_data_is_in_name_order)
 }
 
 TEST(Safetensors, aligned_tensors_alias_the_file_and_outlive_the_source) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "a.safetensors", {{"a", at::arange(1024, at::kFloat)}});
   auto source = open_safetensors(folder / "a.safetensors");
   at::Tensor first = source->read("a");
@@ -97,7 +97,7 @@ TEST(Safetensors, aligned_tensors_alias_the_file_and_outlive_the_source) {
 }
 
 TEST(Safetensors, a_misaligned_tensor_is_copied) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "a.safetensors", {{"a", at::ones({1}, at::kByte)}, {"b", at::arange(9, at::kFloat)}});
   auto source = open_safetensors(folder / "a.safetensors");
   at::Tensor read = source->read("b");
@@ -108,14 +108,14 @@ TEST(Safetensors, a_misaligned_tensor_is_copied) {
 TEST(Safetensors, an_unknown_name_is_an_error_naming_the_file) {
   auto source = make_memory_source({});
   EXPECT_EQ(test::message_of<WeightError>([&] { source->read("x"); }), "memory: x: no such tensor");
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "a.safetensors", {});
   auto file = open_safetensors(folder / "a.safetensors");
   EXPECT_THAT(test::message_of<WeightError>([&] { file->read("x"); }), EndsWith("a.safetensors: x: no such tensor"));
 }
 
 TEST(Safetensors, a_file_that_is_not_there_is_an_io_error) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   EXPECT_THAT(test::message_of<IoError>([&] { open_safetensors(folder / "none"); }),
               EndsWith("none: open: No such file or directory"));
   EXPECT_THAT(test::message_of<IoError>([&] { open_safetensors(folder.path()); }), EndsWith("not a regular file"));
@@ -235,7 +235,7 @@ TEST(Safetensors, refuses_shapes_that_overflow) {
 }
 
 TEST(Safetensors, refuses_bool_bytes_other_than_0_and_1) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   std::string bytes = file_bytes(R"({"a":)" + entry(R"("BOOL")", "[2]", "[0,2]") + "}", 2);
   bytes.back() = '\2';
   auto source = open_safetensors(folder.write("a.safetensors", bytes));
@@ -243,7 +243,7 @@ TEST(Safetensors, refuses_bool_bytes_other_than_0_and_1) {
 }
 
 TEST(SafetensorsWriter, replaces_a_file_whole_and_leaves_nothing_beside_it) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "a.safetensors", {{"a", at::zeros({4})}});
   auto old = open_safetensors(folder / "a.safetensors");
   save_safetensors(folder / "a.safetensors", {{"a", at::ones({4})}});
@@ -253,7 +253,7 @@ TEST(SafetensorsWriter, replaces_a_file_whole_and_leaves_nothing_beside_it) {
 }
 
 TEST(SafetensorsWriter, a_failed_save_keeps_the_old_file_and_no_temporary_one) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   std::filesystem::create_directory(folder / "taken");
   EXPECT_THAT(test::message_of<IoError>([&] {
                 save_safetensors(folder / "taken", {{"a", at::zeros({4})}});
@@ -264,7 +264,7 @@ TEST(SafetensorsWriter, a_failed_save_keeps_the_old_file_and_no_temporary_one) {
 }
 
 TEST(SafetensorsWriter, refuses_what_it_cannot_store_by_name) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   auto save = [&](const std::string& name, const at::Tensor& tensor) {
     return test::message_of<WeightError>([&] { save_safetensors(folder / "a", {{name, tensor}}); });
   };

@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/torch.h"
 #include "tests/support/compare.h"
-#include "tests/weights/temporary_folder.h"
+#include "tests/support/temp_folder.h"
 #include "weights/safetensors.h"
 
 namespace strobe::weights {
@@ -78,7 +78,7 @@ std::string make_archive(const std::string& pickle, const std::string& storage =
 }
 
 std::string refusal(const std::string& archive) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   const std::filesystem::path path = folder.write("a.pth", archive);
   std::string message = test::message_of<WeightError>([&] { open_torch_archive(path); });
   if (message.starts_with(folder.path().string())) message.erase(0, folder.path().string().size() + 1);
@@ -120,7 +120,7 @@ TEST(TorchArchive, reads_a_state_dict_that_pytorch_saved) {
 }
 
 TEST(TorchArchive, tensors_outlive_the_source_and_the_file) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   auto source = open_torch_archive(folder.write("a.pth", fixture()));
   at::Tensor read = source->read("shared");
   source.reset();
@@ -132,7 +132,7 @@ TEST(TorchArchive, a_misaligned_storage_is_copied) {
   const std::vector<float> values{1, 2, 3, 4};
   const std::string storage(reinterpret_cast<const char*>(values.data()), 16);
   for (const char* name : {"a", "ab", "abc", "abcd"}) {
-    test::TemporaryFolder folder;
+    test::TempFolder folder;
     const std::string archive =
         make_zip({{std::string(name) + "/data.pkl", pickle_dict(text("w") + pickle_tensor({.strides = {1, 2}}))},
                   {std::string(name) + "/data/0", storage}});

@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/torch.h"
 #include "tests/support/compare.h"
-#include "tests/weights/temporary_folder.h"
+#include "tests/support/temp_folder.h"
 #include "weights/safetensors.h"
 
 namespace strobe::weights {
@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 TEST(WeightStore, reports_missing_unexpected_and_wrong_shapes_at_once) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "a.safetensors", {{"extra", at::zeros({3})}, {"q", at::zeros({2, 5}, at::kBFloat16)}});
   auto source = open_safetensors(folder / "a.safetensors");
   const std::string message = test::message_of<WeightError>([&] {
@@ -59,8 +59,16 @@ TEST(WeightStore, refuses_two_names_that_rename_to_one) {
               HasSubstr("1 given twice:\n    x.a and y.a are both a"));
 }
 
+TEST(WeightStore, refuses_quantised_weights_by_name_and_dtype) {
+  auto source = make_memory_source({{"q", at::ones({2}, at::kChar)}, {"k", at::ones({2}, at::kHalf)}});
+  EXPECT_THAT(test::message_of<WeightError>([&] {
+                WeightStore::bind(source, {{"q", {2}}, {"k", {2}}}, "transformer");
+              }),
+              AllOf(HasSubstr("1 not F32, F16 or BF16"), HasSubstr("q: Char"), Not(HasSubstr("k: "))));
+}
+
 TEST(WeightStore, loads_without_a_copy_where_the_dtype_is_as_stored) {
-  test::TemporaryFolder folder;
+  test::TempFolder folder;
   save_safetensors(folder / "a.safetensors", {{"a", at::arange(64, at::kFloat)}});
   WeightStore store = WeightStore::bind(open_safetensors(folder / "a.safetensors"), {{"a", {64}}}, "vae");
   EXPECT_EQ(store.load("a", at::kFloat).data_ptr(), store.load("a", at::kFloat).data_ptr());

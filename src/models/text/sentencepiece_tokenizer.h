@@ -4,8 +4,8 @@
 //          stands; a folder with `spiece.model` alone is read as that class converts it (with `extra_ids` of
 //          tokenizer_config.json, 100 if absent).
 // Steps    special tokens are cut out of the text (leftmost, then longest), each piece between is normalised, its
-// spaces
-//          replaced by U+2581, prefixed with one, split before each U+2581 and cut into pieces; the end token follows.
+//          spaces replaced by U+2581, prefixed with one, split before each U+2581 and cut into pieces; the end token
+//          follows.
 // Errors   IoError for unreadable files; ConfigError naming file and key for broken or unsupported ones.
 #pragma once
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "weights/named_shapes.h"
 
 namespace strobe::models {
 namespace {
@@ -184,6 +185,22 @@ Umt5Config Umt5Config::from_json(const ConfigNode& node) {
         .fail(fmt::format("only \"gated-gelu\" (UMT5, T5 v1.1) is supported, got \"{}\"", kind));
   if (const std::string kind = node.get_string("dense_act_fn", "gelu_new"); kind != "gelu_new")
     node.at("dense_act_fn").fail(fmt::format("only \"gelu_new\" is supported, got \"{}\"", kind));
+  return config;
+}
+
+Umt5Config Umt5Config::from_tensors(const weights::TensorSource& source) {
+  const weights::NamedShapes shapes(source, umt5_rename(source), "a UMT5 encoder");
+  Umt5Config config;
+  const std::vector<int64_t>& embedding = shapes.at("shared.weight", 2);
+  config.vocab_size = embedding[0];
+  config.d_model = embedding[1];
+  const std::vector<int64_t>& bias =
+      shapes.at(block_name(0, "layer.0.SelfAttention.relative_attention_bias.weight"), 2);
+  config.num_buckets = bias[0];
+  config.num_heads = std::max<int64_t>(bias[1], 1);
+  config.d_kv = shapes.at(block_name(0, "layer.0.SelfAttention.q.weight"), 2)[0] / config.num_heads;
+  config.d_ff = shapes.at(block_name(0, "layer.1.DenseReluDense.wo.weight"), 2)[1];
+  config.num_layers = shapes.count_blocks("encoder.block.");
   return config;
 }
 

@@ -1,17 +1,16 @@
 // UMT5 text encoder (also T5 v1.1): token ids to embeddings.
 //
-// Input    ids without padding, int32 [n], n >= 1.
-// Output   [n, C] float32, C = d_model. Rows behind the real tokens are the caller's zeros; as padding keys are masked
-// in
-//          the padded model, running the real tokens alone gives the same rows.
-// Memory   The encoder keeps no weights: each call loads one block at a time from the store and drops it again, so an
-//          encoder that must be widened never stands in memory as a whole. Weights that are already stored in `dtype`
-//          alias the file. Embedding rows are gathered before they are widened.
+// Input      ids without padding, int32 [n], n >= 1.
+// Output     [n, C] float32, C = d_model. Rows behind the real tokens are the caller's zeros; as padding keys are
+//            masked in the padded model, running the real tokens alone gives the same rows.
+// Memory     The encoder keeps no weights: each call loads one block at a time from the store and drops it again, so an
+//            encoder that must be widened never stands in memory as a whole. Weights that are already stored in `dtype`
+//            alias the file. Embedding rows are gathered before they are widened.
 // Precision  Softmax and norm statistics in float32. bfloat16: everything else in bfloat16. float16: additionally `wo`
-// in
-//          float32, as values overflow there.
-// Source   transformers `modeling_umt5.py`, `modeling_t5.py`; names of the original Wan files as in wan/modules/t5.py.
-// Errors   ConfigError for a config that asks for another network; ShapeError for ids out of the vocabulary.
+//            in float32, as values overflow there.
+// Source     transformers `modeling_umt5.py`, `modeling_t5.py`; names of the original Wan files as in
+//            wan/modules/t5.py.
+// Errors     ConfigError for a config that asks for another network; ShapeError for ids out of the vocabulary.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -42,6 +41,9 @@ struct Umt5Config {
 
   // `text_encoder/config.json`.
   static Umt5Config from_json(const ConfigNode& node);
+  // From the shapes of a UMT5 checkpoint without a config file, as in the original Wan folders. WeightError if the
+  // tensors are not those of one.
+  static Umt5Config from_tensors(const weights::TensorSource& source);
 };
 
 // Sees "text.embed" and "text.block<i>.out", each [n, C] in the compute dtype.

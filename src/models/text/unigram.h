@@ -1,8 +1,7 @@
 // Unigram piece model: splits one word into the pieces with the largest sum of scores.
 //
 // Contract  A character that no piece covers is "unknown" with score min_score - 10; neighbouring unknowns become one
-// id.
-//           Of equal sums the one found first wins (shorter pieces from the left). Scores are double, as in
+//           id. Of equal sums the one found first wins (shorter pieces from the left). Scores are double, as in
 //           tokenizer.json.
 // Cost      O(bytes x longest piece) hash look-ups.
 #pragma once

@@ -1,13 +1,11 @@
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <set>
 #include <system_error>
 
 #include "core/config_node.h"
 #include "core/error.h"
+#include "core/output_file.h"
 #include "models/text/sentencepiece_tokenizer.h"
 #include "models/text/spiece_model.h"
 #include "models/text/unicode.h"
@@ -127,13 +125,6 @@ ConfigNode tokenizer_config() {
   config.set("legacy", ConfigNode::boolean(true));
   config.set("model_max_length", ConfigNode::integer(512));
   return config;
-}
-
-void write_file(const std::filesystem::path& path, const std::string& bytes) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  if (!file) throw IoError(fmt::format("{}: cannot be written: {}", path.string(), std::strerror(errno)));
 }
 
 }  // namespace

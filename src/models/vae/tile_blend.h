@@ -1,8 +1,7 @@
 // Joins overlapping tiles row by row, cross-fading each with the tile above and the tile on its left.
 //
 // Contract  Tiles arrive in reading order. A tile is blended first with the one above, then with the one on its left,
-// both
-//           already blended and not cropped; then its leading stride x stride part is placed. Linear weights y /
+//           both already blended and not cropped; then its leading stride x stride part is placed. Linear weights y /
 //           extent.
 // Shapes    tiles and result [F, R, W, C]; edge tiles may be smaller.
 // Source    diffusers AutoencoderKLWan.tiled_decode.

@@ -5,10 +5,11 @@
 //           larger than a tile, each tile runs over the whole clip before the next, and the clip is held as float32.
 //           Const calls are safe from several threads.
 // Shapes    decode [C, F, H, W] latents to [3, n, H * stride, W * stride] frames, the first n being 1; encode the
-// reverse. Units     tiles in pixels, of the whole picture when decoding and of the patched one when encoding, as
-// diffusers does. Errors    ShapeError for sizes that do not fit, ConfigError for tiles that are no multiples of the
-// stride. Source    https://github.com/Wan-Video/Wan2.1; diffusers AutoencoderKLWan. Differs: later chunks may hold
-// several
+//           reverse.
+// Units     tiles in pixels, of the whole picture when decoding and of the patched one when encoding, as diffusers
+//           does.
+// Errors    ShapeError for sizes that do not fit, ConfigError for tiles that are no multiples of the stride.
+// Source    https://github.com/Wan-Video/Wan2.1; diffusers AutoencoderKLWan. Differs: later chunks may hold several
 //           latent frames; upsampling is folded into its convolution (equal to 5e-6).
 #pragma once
 

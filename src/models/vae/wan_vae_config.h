@@ -1,9 +1,8 @@
 // Configuration, parameter list and tensor names of the Wan video autoencoders.
 //
 // Contract  `from_json` reads `vae/config.json`; absent keys take the values of the Wan 2.1 file, which lacks most of
-// them.
-//           `wan_vae_parameters` lists every tensor under its diffusers name; `wan_vae_rename` maps the names of the
-//           original `.pth` files to them.
+//           them. `wan_vae_parameters` lists every tensor under its diffusers name; `wan_vae_rename` maps the names of
+//           the original `.pth` files to them.
 // Units     widths in channels, strides in pixels and pixel frames per latent.
 // Errors    ConfigError naming the key for values from which no model can be built.
 // Source    https://github.com/Wan-Video/Wan2.1 and Wan2.2 (wan/modules/vae*.py); diffusers AutoencoderKLWan.
@@ -33,6 +32,10 @@ struct WanVaeConfig {
   std::vector<double> latents_std;   // [latent_channels]
 
   static WanVaeConfig from_json(const ConfigNode& json);
+
+  // From the shapes of a checkpoint without a config file, as in the original Wan folders; statistics of the latents by
+  // their number of channels (16: Wan 2.1, 48: Wan 2.2). WeightError if the tensors are not those of such a model.
+  static WanVaeConfig from_tensors(const weights::TensorSource& source);
 
   // The published files: 2.1 (and 2.2 A14B), 2.2 TI2V-5B.
   static WanVaeConfig wan21();

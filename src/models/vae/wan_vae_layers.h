@@ -1,8 +1,7 @@
 // Convolutions of the Wan autoencoders on channels-last frames, with the state that carries them across chunks.
 //
 // Contract  Activations are [F, R, W, C] contiguous in the model's dtype: frames are the batch of the 2-D layers, and
-// the
-//           depth of the 3-D ones. Layers are immutable; what a chunk leaves for the next one is in a `Stream`, of
+//           the depth of the 3-D ones. Layers are immutable; what a chunk leaves for the next one is in a `Stream`, of
 //           which each decode or encode has its own. The first chunk of a stream is one frame.
 // Method    A causal 3x3x3 convolution reads a buffer whose first two frames are the history; the layer before writes
 //           behind them, so nothing is padded or concatenated. The first chunk has only zeros before it and needs the

@@ -3,6 +3,7 @@
 
 #include "core/torch.h"
 #include "models/vae/wan_vae_config.h"
+#include "weights/named_shapes.h"
 
 namespace strobe::models {
 namespace {
@@ -157,7 +158,63 @@ std::optional<std::string> rename_original(const WanVaeConfig& config, std::stri
   return as_is;
 }
 
+// What the original encoder's list of blocks says about the levels.
+struct Levels {
+  std::vector<int64_t> widths;
+  std::vector<bool> halves_frames;
+  int64_t num_res_blocks = 0;
+};
+
+// "encoder.downsamples.N" counts blocks and downsamplers of all levels in a row, "....L.downsamples.N" those of level L.
+Levels read_levels(const weights::NamedShapes& shapes, bool is_residual) {
+  Levels levels;
+  const std::string list = "encoder.downsamples.";
+  const auto take = [&](const std::string& block) {
+    if (shapes.contains(block + ".resample.1.weight")) {
+      levels.halves_frames.push_back(shapes.contains(block + ".time_conv.weight"));
+      return;
+    }
+    if (levels.widths.size() == levels.halves_frames.size()) levels.widths.push_back(0);
+    levels.widths.back() = shapes.at(block + ".residual.2.weight", 5)[0];
+    if (levels.widths.size() == 1) ++levels.num_res_blocks;
+  };
+  for (int64_t i = 0; i < shapes.count_blocks(list); ++i) {
+    const std::string place = list + std::to_string(i);
+    if (!is_residual) {
+      take(place);
+      continue;
+    }
+    for (int64_t j = 0; j < shapes.count_blocks(place + ".downsamples."); ++j) {
+      take(fmt::format("{}.downsamples.{}", place, j));
+    }
+  }
+  return levels;
+}
+
 }  // namespace
+
+WanVaeConfig WanVaeConfig::from_tensors(const weights::TensorSource& source) {
+  const weights::NamedShapes shapes(source, {}, "an original Wan VAE");
+  const std::vector<int64_t>& encoder_in = shapes.at("encoder.conv1.weight", 5);
+  const int64_t z = shapes.at("decoder.conv1.weight", 5)[1];
+  const bool is_residual = shapes.contains_prefix("encoder.downsamples.0.downsamples.");
+  WanVaeConfig config = z == 48 ? wan22() : wan21();
+  config.is_residual = is_residual;
+  config.latent_channels = z;
+  config.base_width = encoder_in[0];
+  config.in_channels = encoder_in[1];
+  config.out_channels = shapes.at("decoder.head.2.weight", 5)[0];
+  config.patch_size = std::max<int64_t>(1, std::llround(std::sqrt(static_cast<double>(config.in_channels) / 3.0)));
+  const Levels levels = read_levels(shapes, is_residual);
+  config.num_res_blocks = levels.num_res_blocks;
+  config.halves_frames = levels.halves_frames;
+  config.width_factors.clear();
+  for (int64_t width : levels.widths) config.width_factors.push_back(std::max<int64_t>(1, width / config.base_width));
+  const int64_t finest = config.width_factors.empty() ? 1 : config.width_factors.front();
+  config.decoder_base_width = std::max<int64_t>(1, shapes.at("decoder.head.0.gamma", 4)[0] / finest);
+  config.validate();
+  return config;
+}
 
 std::vector<weights::TensorSpec> wan_vae_parameters(const WanVaeConfig& config) {
   ParameterList list;

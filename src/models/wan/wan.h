@@ -4,7 +4,8 @@
 // Differs  The rows of text behind the prompt are equal, so they are one key with an additive logit ln(count); keys and
 //          values of the text are computed once per prompt instead of once per step. Both are exact but for rounding.
 // Input    latents [B, Cin, F, H, W] float32; timesteps [B] or [B, N]; output is the velocity, noise minus clean
-// sample. Dtype    float32, or bfloat16 with norms, modulation, time embedding and gated sums in float32 (wan.md 9).
+//          sample.
+// Dtype    float32, or bfloat16 with norms, modulation, time embedding and gated sums in float32 (wan.md 9).
 #pragma once
 
 #include <memory>

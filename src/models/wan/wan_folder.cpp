@@ -51,18 +51,6 @@ WanConfig transformer_config(const fs::path& part, const weights::TensorSource& 
   return config;
 }
 
-// The encoder of every published Wan model.
-Umt5Config umt5_xxl() {
-  Umt5Config config;
-  config.vocab_size = 256384;
-  config.d_model = 4096;
-  config.d_kv = 64;
-  config.d_ff = 10240;
-  config.num_heads = 64;
-  config.num_layers = 24;
-  return config;
-}
-
 class WanFolder final : public ModelFolder {
  public:
   explicit WanFolder(const fs::path& folder);
@@ -77,12 +65,14 @@ class WanFolder final : public ModelFolder {
  private:
   void find_diffusers_parts(const ConfigNode& index);
   void find_original_parts();
+  void read_configs();
+  void check_parts_fit() const;
   void read_scheduler();
   void read_defaults(const ConfigNode& index);
 
   Parts parts_;
   ModelInfo info_;
-  WanConfig dit_config_;
+  std::vector<WanConfig> dit_configs_;  // by stage
   WanVaeConfig vae_config_;
   Umt5Config text_config_;
 };
@@ -179,6 +169,37 @@ void WanFolder::read_defaults(const ConfigNode& index) {
   }
 }
 
+void WanFolder::read_configs() {
+  for (const fs::path& part : parts_.transformers) {
+    dit_configs_.push_back(transformer_config(part, *weights::open_weights(part)));
+  }
+  if (parts_.is_original) {
+    vae_config_ = WanVaeConfig::from_tensors(*weights::open_weights(parts_.vae));
+    text_config_ = Umt5Config::from_tensors(*weights::open_weights(parts_.text_encoder));
+    info_.has_token_timesteps = vae_config_.is_residual;
+  } else {
+    vae_config_ = WanVaeConfig::from_json(weights::load_json(parts_.vae / "config.json"));
+    text_config_ = Umt5Config::from_json(weights::load_json(parts_.text_encoder / "config.json"));
+  }
+}
+
+void WanFolder::check_parts_fit() const {
+  for (const WanConfig& dit : dit_configs_) {
+    if (vae_config_.latent_channels != dit.out_channels) {
+      throw ConfigError(fmt::format("{}: the transformer makes {} latent channels, the VAE reads {}",
+                                    info_.folder.string(), dit.out_channels, vae_config_.latent_channels));
+    }
+    if (text_config_.d_model != dit.text_width) {
+      throw ConfigError(fmt::format("{}: the text encoder makes embeddings of width {}, the transformer reads {}",
+                                    info_.folder.string(), text_config_.d_model, dit.text_width));
+    }
+    if (dit.patch != dit_configs_.front().patch || dit.in_channels != dit_configs_.front().in_channels) {
+      throw ConfigError(
+          fmt::format("{}: the two transformers differ in patch or input channels", info_.folder.string()));
+    }
+  }
+}
+
 WanFolder::WanFolder(const fs::path& folder) {
   info_.family = "wan";
   info_.folder = folder;
@@ -192,22 +213,15 @@ WanFolder::WanFolder(const fs::path& folder) {
   }
   info_.stages = static_cast<int>(parts_.transformers.size());
 
-  dit_config_ = transformer_config(parts_.transformers[0], *weights::open_weights(parts_.transformers[0]));
-  const bool is_wan22_vae = parts_.vae.filename().string().starts_with("Wan2.2");
-  vae_config_ = parts_.is_original ? (is_wan22_vae ? WanVaeConfig::wan22() : WanVaeConfig::wan21())
-                                   : WanVaeConfig::from_json(weights::load_json(parts_.vae / "config.json"));
-  if (parts_.is_original) info_.has_token_timesteps = is_wan22_vae;
-  text_config_ =
-      parts_.is_original ? umt5_xxl() : Umt5Config::from_json(weights::load_json(parts_.text_encoder / "config.json"));
-  if (vae_config_.latent_channels != dit_config_.out_channels) {
-    throw ConfigError(fmt::format("{}: the transformer makes {} latent channels, the VAE reads {}", folder.string(),
-                                  dit_config_.out_channels, vae_config_.latent_channels));
-  }
+  read_configs();
+  check_parts_fit();
+  const WanConfig& dit = dit_configs_.front();
   info_.latent_channels = vae_config_.latent_channels;
+  info_.input_channels = dit.in_channels;
   info_.temporal_stride = vae_config_.temporal_stride();
   info_.spatial_stride = vae_config_.spatial_stride();
-  info_.size_multiple = info_.spatial_stride * std::max(dit_config_.patch[1], dit_config_.patch[2]);
-  info_.dit_parameters = weights::count_parameters(wan_parameters(dit_config_));
+  info_.size_multiple = info_.spatial_stride * std::max(dit.patch[1], dit.patch[2]);
+  info_.dit_parameters = weights::count_parameters(wan_parameters(dit));
   info_.vae_parameters = weights::count_parameters(wan_vae_parameters(vae_config_));
   info_.text_encoder_parameters = weights::count_parameters(umt5_parameters(text_config_));
   read_scheduler();
@@ -221,9 +235,9 @@ std::unique_ptr<TextEncoder> WanFolder::load_text_encoder(at::ScalarType dtype, 
 }
 
 std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, at::ScalarType dtype, at::Device device) const {
-  const fs::path& part = parts_.transformers.at(static_cast<size_t>(stage));
-  auto source = weights::open_weights(part);
-  const WanConfig config = transformer_config(part, *source);
+  const auto index = static_cast<size_t>(stage);
+  auto source = weights::open_weights(parts_.transformers.at(index));
+  const WanConfig& config = dit_configs_.at(index);
   auto store = weights::WeightStore::bind(source, wan_parameters(config), stage == 0 ? "transformer" : "transformer_2",
                                           wan_rename(*source));
   return make_wan_dit(config, store, dtype, device);

@@ -2,12 +2,11 @@
 
 #include <unistd.h>
 
-#include <fstream>
-
 #include "core/torch.h"
 // After the precompiled header.
 #include "core/error.h"
 #include "core/noise.h"
+#include "core/output_file.h"
 #include "models/text/sentencepiece_tokenizer.h"
 #include "models/text/umt5.h"
 #include "models/vae/wan_vae_config.h"
@@ -64,12 +63,9 @@ const std::vector<std::string> kWords = {
     "red",  "green",  "blue", "white", "black", "gray", "yellow",     "orange", "purple", "circle", "square",
     "star", "moving", "left", "right", "up",    "down", "background", "cat",    "dog",    "walks",  "grass"};
 
-void write_text(const fs::path& path, const std::string& text) {
+void write_text(const fs::path& path, std::string_view text) {
   fs::create_directories(path.parent_path());
-  std::ofstream out(path, std::ios::binary);
-  out << text << '\n';
-  out.close();
-  if (!out) throw IoError(fmt::format("{}: cannot write", path.string()));
+  write_file(path, std::string(text) + "\n");
 }
 
 // Normal values with the gain that keeps activations at unit scale; norms near one.

@@ -1,14 +1,13 @@
 // Names and shapes of Wan's tensors, and the way from other people's names to them.
 #include <algorithm>
 #include <array>
-#include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 
 #include "core/error.h"
 #include "models/wan/wan_config.h"
+#include "weights/named_shapes.h"
 
 namespace strobe::models {
 namespace {
@@ -162,41 +161,25 @@ weights::Rename wan_rename(const weights::TensorSource& source) {
 }
 
 WanConfig WanConfig::from_tensors(const weights::TensorSource& source) {
-  const weights::Rename rename = wan_rename(source);
-  std::map<std::string, std::vector<int64_t>> shapes;
-  std::set<std::string> blocks;
-  for (const weights::TensorInfo& info : source.tensors()) {
-    const std::optional<std::string> name = rename(info.name);
-    if (!name) continue;
-    shapes[*name] = info.shape;
-    if (name->starts_with("blocks.")) blocks.insert(name->substr(0, name->find('.', 7)));
-  }
-  const auto shape = [&](const std::string& name, size_t axes) -> const std::vector<int64_t>& {
-    auto found = shapes.find(name);
-    if (found == shapes.end() || found->second.size() != axes) {
-      throw WeightError(fmt::format("{}: not a Wan transformer: {} with {} axes is missing",
-                                    source.tensors().empty() ? "empty file" : source.file_of(source.tensors()[0].name),
-                                    name, axes));
-    }
-    return found->second;
-  };
+  const weights::NamedShapes shapes(source, wan_rename(source), "a Wan transformer");
+  const std::string embedder = "condition_embedder.";
   WanConfig config;
-  const std::vector<int64_t>& embedding = shape("patch_embedding.weight", 5);
+  const std::vector<int64_t>& patch = shapes.at("patch_embedding.weight", 5);
   config.head_width = 128;
-  config.heads = std::max<int64_t>(1, embedding[0] / 128);
-  config.in_channels = embedding[1];
-  config.patch = {embedding[2], embedding[3], embedding[4]};
-  config.layers = static_cast<int64_t>(blocks.size());
-  config.ffn_width = shape("blocks.0.ffn.net.0.proj.weight", 2)[0];
-  config.text_width = shape("condition_embedder.text_embedder.linear_1.weight", 2)[1];
-  config.frequency_width = shape("condition_embedder.time_embedder.linear_1.weight", 2)[1];
-  config.out_channels = shape("proj_out.weight", 2)[0] / (embedding[2] * embedding[3] * embedding[4]);
+  config.heads = std::max<int64_t>(1, patch[0] / config.head_width);
+  config.in_channels = patch[1];
+  config.patch = {patch[2], patch[3], patch[4]};
+  config.layers = shapes.count_blocks("blocks.");
+  config.ffn_width = shapes.at("blocks.0.ffn.net.0.proj.weight", 2)[0];
+  config.text_width = shapes.at(embedder + "text_embedder.linear_1.weight", 2)[1];
+  config.frequency_width = shapes.at(embedder + "time_embedder.linear_1.weight", 2)[1];
+  config.out_channels = shapes.at("proj_out.weight", 2)[0] / (patch[2] * patch[3] * patch[4]);
   config.has_cross_norm = shapes.contains("blocks.0.norm2.weight");
-  if (shapes.contains("condition_embedder.image_embedder.norm1.weight")) {
-    config.image_width = shape("condition_embedder.image_embedder.norm1.weight", 1)[0];
+  if (const std::string norm = embedder + "image_embedder.norm1.weight"; shapes.contains(norm)) {
+    config.image_width = shapes.at(norm, 1)[0];
   }
-  if (shapes.contains("condition_embedder.image_embedder.pos_embed")) {
-    config.image_positions = shape("condition_embedder.image_embedder.pos_embed", 3)[1];
+  if (const std::string positions = embedder + "image_embedder.pos_embed"; shapes.contains(positions)) {
+    config.image_positions = shapes.at(positions, 3)[1];
   }
   return config;
 }

@@ -34,7 +34,7 @@ struct Session {
   std::unique_ptr<caching::StepCache> cache = caching::make_step_cache("none");
   BlockRunner blocks{*cache};
   attention::AttentionEngine engine;
-  ModelContext context{.attention = engine, .blocks = blocks, .branches = {attention::Branch::kCond}};
+  ModelContext context{.attention = engine, .blocks = blocks, .branches = {Branch::kCond}};
 };
 
 at::Tensor predict(const DiTModel& model, const at::Tensor& x, const at::Tensor& t, const Conditioning& conditioning) {
@@ -100,7 +100,7 @@ TEST(WanDiT, keeps_the_rows_of_a_batch_independent) {
   Conditioning first{.text = {.states = fill_input(1, {9, 32}), .padded_tokens = 64}};
   Conditioning second{.text = {.states = fill_input(2, {4, 32}), .padded_tokens = 64}};
   Session run;
-  run.context.branches = {attention::Branch::kCond, attention::Branch::kUncond};
+  run.context.branches = {Branch::kCond, Branch::kUncond};
   at::Tensor both = model->predict(
       {.latents = x, .timesteps = t, .conditioning = {model->prepare(first), model->prepare(second)}}, run.context);
   EXPECT_TRUE(test::matches(both.narrow(0, 0, 1), predict(*model, x.narrow(0, 0, 1), t.narrow(0, 0, 1), first),

@@ -75,9 +75,8 @@ at::Tensor run(const LoopSpec& s, at::Tensor start) {
         auto [latents, timesteps] = s.input ? s.input(x, t) : std::pair(x, at::full({1}, t, at::kFloat));
         std::vector<at::Tensor> predictions;
         for (size_t branch = 0; branch < 2; ++branch) {
-          ModelContext context{.attention = engine,
-                               .blocks = blocks,
-                               .branches = {branch == 0 ? attention::Branch::kCond : attention::Branch::kUncond}};
+          ModelContext context{
+              .attention = engine, .blocks = blocks, .branches = {branch == 0 ? Branch::kCond : Branch::kUncond}};
           predictions.push_back(s.experts[stage]->predict(
               {.latents = latents, .timesteps = timesteps, .conditioning = {prepared[stage][branch]}}, context));
         }

@@ -1,0 +1,46 @@
+// Files that appear under their name only when they are complete.
+//
+// Contract  Everything is written under a temporary name beside the target, fsynced, and renamed to the target; then the
+//           folder is fsynced too. What is not published is removed.
+// Errors    IoError with the path, the call and the system's text.
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+
+namespace strobe {
+
+// A file in the making.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::filesystem::path& target);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(const void* data, size_t bytes);
+  // Afterwards the target is there, whole.
+  void publish();
+
+ private:
+  std::filesystem::path target_, temporary_;
+  int descriptor_ = -1;
+  bool is_published_ = false;
+};
+
+// An OutputFile of `bytes`.
+void write_file(const std::filesystem::path& target, std::string_view bytes);
+
+// ".clip.mp4.<process>-<n>.part" beside the target; never the same twice in a process. For files that a library writes
+// by name, together with publish_file.
+std::filesystem::path temporary_beside(const std::filesystem::path& target);
+void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& target);
+
+// Proves that a file can be made in the folder, by making one and removing it: permission bits say nothing of read-only
+// mounts, and nothing at all to root.
+void check_folder_writable(const std::filesystem::path& folder);
+
+// The folder that holds `path`: "." for a bare name.
+std::filesystem::path folder_of(const std::filesystem::path& path);
+
+}  // namespace strobe
