@@ -1,5 +1,8 @@
 // strobe: parses the command line, runs one command, turns every error into one message and its exit code.
+#include <malloc.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "core/error.h"
@@ -108,10 +111,19 @@ int run(int argc, char** argv) {
   return kUsage;
 }
 
+// Video models make and drop tensors of tens of megabytes. glibc would learn to keep them on its heap, which then grows by
+// fragments (a sixth of the VAE's peak, more with every frame); mapped blocks go back to the system at once, and huge
+// pages make up for the page faults.
+void set_up_memory() {
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // read by LibTorch before its first large tensor
+}
+
 }  // namespace
 }  // namespace strobe::tools
 
 int main(int argc, char** argv) {
+  strobe::tools::set_up_memory();
   strobe::tools::install_signal_handlers();
   try {
     return strobe::tools::run(argc, argv);

@@ -12,6 +12,7 @@ namespace strobe::models {
 namespace {
 
 // Large enough that kernels run at full speed, small enough to keep working memory near one latent frame's.
+// (oneDNN also keeps up to 200 MB of generated code for each chunk length that it meets.)
 constexpr int64_t kLargestActivationBytes = int64_t{24} << 20;
 constexpr int64_t kMaxChunkLatentFrames = 8;
 
@@ -41,7 +42,9 @@ class WanVae final : public Vae {
   using Chunk = std::function<void(const at::Tensor&)>;
 
   int64_t chunk_latents(int64_t rows, int64_t cols, int64_t width) const;
-  // Latents [F, H, W, C], chunk by chunk to patched pixels [n, R, W, 3 p^2].
+  // Normalised latents [C, F, H, W] to what the decoder reads, [F, H, W, C] in the model's dtype.
+  at::Tensor unnormalise(const at::Tensor& latents) const;
+  // Normalised latents [C, F, H, W], chunk by chunk to patched pixels [n, R, W, 3 p^2].
   void decode_stream(const at::Tensor& latents, const Chunk& sink) const;
   at::Tensor decode_tiled(const at::Tensor& latents, const VaeTiling& tiling) const;
   void emit(const at::Tensor& pixels, const FrameSink& sink) const;
@@ -80,23 +83,35 @@ void check_tiling(const VaeTiling& tiling, int64_t stride) {
   }
 }
 
+at::Tensor WanVae::unnormalise(const at::Tensor& latents) const {
+  const at::Tensor z = latents.to(model_options_.dtype(at::kFloat)).permute({1, 2, 3, 0});
+  return (z * std_ + mean_).to(model_options_.dtype().toScalarType()).contiguous();
+}
+
 void WanVae::decode_stream(const at::Tensor& latents, const Chunk& sink) const {
   Stream stream(decoder_slots_, &options_.probe, "dec.");
-  const int64_t count = latents.size(0), scale = spatial_stride() / config_.patch_size;
-  const int64_t step =
-      chunk_latents(latents.size(1) * scale, latents.size(2) * scale, config_.decoder_out(config_.num_levels() - 1));
-  for (int64_t begin = 0; begin < count;) {
-    const int64_t length = begin == 0 ? 1 : std::min(step, count - begin);
-    const at::Tensor chunk = post_quant_.run(latents.narrow(0, begin, length));
-    sink(decoder_.run(stream, chunk));
-    begin += length;
+  const int64_t scale = spatial_stride() / config_.patch_size;
+  const int64_t largest =
+      chunk_latents(latents.size(2) * scale, latents.size(3) * scale, config_.decoder_out(config_.num_levels() - 1));
+  const auto run = [&](const at::Tensor& part) { return decoder_.run(stream, post_quant_.run(unnormalise(part))); };
+  sink(run(latents.narrow(1, 0, 1)));
+  const int64_t rest = latents.size(1) - 1;
+  if (rest == 0) return;
+  // As few chunks as there must be, as even as they can be, and all of one length: the last one is padded behind, which
+  // in a causal model changes nothing before.
+  const int64_t chunks = (rest + largest - 1) / largest, length = (rest + chunks - 1) / chunks;
+  for (int64_t begin = 1; begin <= rest; begin += length) {
+    const int64_t count = std::min(length, rest + 1 - begin);
+    at::Tensor part = latents.narrow(1, begin, count);
+    if (count < length) part = at::cat({part, latents.narrow(1, rest, 1).expand({-1, length - count, -1, -1})}, 1);
+    sink(run(part).narrow(0, 0, count * temporal_stride()));
   }
 }
 
 at::Tensor WanVae::decode_tiled(const at::Tensor& latents, const VaeTiling& tiling) const {
   const int64_t stride = spatial_stride(), p = config_.patch_size;
   const int64_t tile = tiling.tile_px / stride, step = tiling.stride_px / stride;
-  const int64_t rows = latents.size(1), cols = latents.size(2);
+  const int64_t rows = latents.size(2), cols = latents.size(3);
   TileBlend blend({.rows = rows * stride / p,
                    .cols = cols * stride / p,
                    .stride = tiling.stride_px / p,
@@ -104,7 +119,7 @@ at::Tensor WanVae::decode_tiled(const at::Tensor& latents, const VaeTiling& tili
   for (int64_t row = 0; row < rows; row += step) {
     for (int64_t col = 0; col < cols; col += step) {
       const at::Tensor part =
-          latents.narrow(1, row, std::min(tile, rows - row)).narrow(2, col, std::min(tile, cols - col)).contiguous();
+          latents.narrow(2, row, std::min(tile, rows - row)).narrow(3, col, std::min(tile, cols - col));
       std::vector<at::Tensor> chunks;
       decode_stream(part, [&](const at::Tensor& pixels) { chunks.push_back(pixels); });
       blend.add(at::cat(chunks));
@@ -126,15 +141,13 @@ void WanVae::decode(const at::Tensor& latents, const VaeTiling& tiling, const Fr
   STROBE_CHECK(latents.dim() == 4 && latents.size(0) == latent_channels() && latents.numel() > 0,
                "decode: expected latents [{}, F, H, W], got [{}]", latent_channels(), fmt::join(latents.sizes(), ", "));
   const at::NoGradGuard no_grad;
-  at::Tensor z = latents.to(model_options_.dtype(at::kFloat)).permute({1, 2, 3, 0});
-  z = (z * std_ + mean_).to(model_options_.dtype().toScalarType()).contiguous();
   if (tiling.is_enabled) check_tiling(tiling, spatial_stride());
   const int64_t tile = tiling.tile_px / spatial_stride();
-  if (!tiling.is_enabled || (z.size(1) <= tile && z.size(2) <= tile)) {
-    decode_stream(z, [&](const at::Tensor& pixels) { emit(pixels, sink); });
+  if (!tiling.is_enabled || (latents.size(2) <= tile && latents.size(3) <= tile)) {
+    decode_stream(latents, [&](const at::Tensor& pixels) { emit(pixels, sink); });
     return;
   }
-  const at::Tensor whole = decode_tiled(z, tiling);
+  const at::Tensor whole = decode_tiled(latents, tiling);
   emit(whole.narrow(0, 0, 1), sink);
   for (int64_t begin = 1; begin < whole.size(0); begin += temporal_stride()) {
     emit(whole.narrow(0, begin, temporal_stride()), sink);
