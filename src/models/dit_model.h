@@ -35,6 +35,12 @@ struct DiTInput {
   std::vector<std::shared_ptr<PreparedConditioning>> conditioning;  // one per batch row
 };
 
+// Where a transformer's blocks wait for their turn.
+enum class Residency {
+  kLoaded,    // in the device's memory
+  kStreamed,  // in the weights file
+};
+
 class DiTModel {
  public:
   virtual ~DiTModel() = default;

@@ -45,6 +45,36 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   return mapped;
 }
 
+namespace {
+
+// The range moved inwards or outwards to whole pages, and advised.
+void advise(void* address, size_t size, uint64_t begin, uint64_t count, int advice, bool is_inward) {
+  static const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  uint64_t end = std::min<uint64_t>(begin + count, size);
+  begin = is_inward ? (begin + page - 1) / page * page : begin / page * page;
+  if (is_inward && end < size) end = end / page * page;
+  if (address && begin < end) ::madvise(static_cast<char*>(address) + begin, end - begin, advice);
+}
+
+}  // namespace
+
+void MappedFile::prefetch(uint64_t begin, uint64_t size) const {
+  advise(address_, size_, begin, size, MADV_WILLNEED, /*is_inward=*/false);
+}
+
+void MappedFile::release(uint64_t begin, uint64_t size) const {
+  advise(address_, size_, begin, size, MADV_DONTNEED, /*is_inward=*/true);
+}
+
+uint64_t MappedView::bytes() const {
+  uint64_t extent = 1;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] == 0) return 0;
+    extent += static_cast<uint64_t>((shape[i] - 1) * strides[i]);
+  }
+  return extent * c10::elementSize(dtype);
+}
+
 MappedFile::~MappedFile() {
   if (address_) ::munmap(address_, size_);
 }

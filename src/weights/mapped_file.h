@@ -22,6 +22,11 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
+  // Advice to the system on a range of bytes: read it ahead; drop its pages from memory (those that it fills alone, the
+  // mapping stays readable). Both do nothing where the system does not take advice.
+  void prefetch(uint64_t begin, uint64_t size) const;
+  void release(uint64_t begin, uint64_t size) const;
+
   std::string_view bytes() const { return {static_cast<const char*>(address_), size_}; }
 
  private:
@@ -37,6 +42,9 @@ struct MappedView {
   std::vector<int64_t> shape;
   std::vector<int64_t> strides;  // in elements, none negative
   uint64_t begin = 0;            // of the first element, in bytes from the start of the file
+
+  // From the first element to the last.
+  uint64_t bytes() const;
 };
 
 // The view as a contiguous tensor. It aliases the mapping, and keeps it alive, where the view is contiguous and aligned

@@ -25,6 +25,16 @@ at::Tensor MappedSource::read(const std::string& name) const {
   return make_tensor(file_, find(name), file_name_ + ": " + name);
 }
 
+void MappedSource::prefetch(const std::string& name) const {
+  const MappedView& view = find(name);
+  file_->prefetch(view.begin, view.bytes());
+}
+
+void MappedSource::release(const std::string& name) const {
+  const MappedView& view = find(name);
+  file_->release(view.begin, view.bytes());
+}
+
 std::string MappedSource::file_of(const std::string& name) const {
   find(name);
   return file_name_;

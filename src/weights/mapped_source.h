@@ -18,6 +18,8 @@ class MappedSource final : public TensorSource {
 
   const std::vector<TensorInfo>& tensors() const override { return infos_; }
   at::Tensor read(const std::string& name) const override;
+  void prefetch(const std::string& name) const override;
+  void release(const std::string& name) const override;
   std::string file_of(const std::string& name) const override;
   const std::map<std::string, std::string>& metadata() const override { return metadata_; }
 

@@ -33,6 +33,8 @@ class ShardedSource final : public TensorSource {
 
   const std::vector<TensorInfo>& tensors() const override { return infos_; }
   at::Tensor read(const std::string& name) const override { return shard(name).read(name); }
+  void prefetch(const std::string& name) const override { shard(name).prefetch(name); }
+  void release(const std::string& name) const override { shard(name).release(name); }
   std::string file_of(const std::string& name) const override { return shard(name).file_of(name); }
   const std::map<std::string, std::string>& metadata() const override { return metadata_; }
 

@@ -29,6 +29,11 @@ class TensorSource {
   // The tensor as stored: dtype and shape of its TensorInfo, contiguous, on the CPU. WeightError for an unknown name.
   virtual at::Tensor read(const std::string& name) const = 0;
 
+  // Hints on memory, for those who read a large file piece by piece: the tensor will be read soon; its bytes will not be
+  // needed for a while, and tensors that alias them are no longer in use (they would be read from the file again).
+  virtual void prefetch(const std::string& /*name*/) const {}
+  virtual void release(const std::string& /*name*/) const {}
+
   // The file that holds the tensor, for messages ("memory" for tensors that no file holds).
   virtual std::string file_of(const std::string& name) const = 0;
 

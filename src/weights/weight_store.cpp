@@ -122,7 +122,22 @@ at::Tensor WeightStore::load_stored(const std::string& name) const {
 }
 
 at::Tensor WeightStore::load(const std::string& name, at::ScalarType dtype, at::Device device) const {
-  return load_stored(name).to(at::TensorOptions().dtype(dtype).device(device));
+  const at::Tensor stored = load_stored(name);
+  at::Tensor loaded = stored.to(at::TensorOptions().dtype(dtype).device(device));
+  if (!loaded.is_same(stored)) source_->release(file_names_.at(name));
+  return loaded;
+}
+
+void WeightStore::prefetch(std::string_view prefix) const {
+  for (const TensorSpec& spec : specs_) {
+    if (spec.name.starts_with(prefix)) source_->prefetch(file_names_.at(spec.name));
+  }
+}
+
+void WeightStore::release(std::string_view prefix) const {
+  for (const TensorSpec& spec : specs_) {
+    if (spec.name.starts_with(prefix)) source_->release(file_names_.at(spec.name));
+  }
 }
 
 std::vector<std::pair<at::ScalarType, int64_t>> WeightStore::bytes_by_dtype() const {

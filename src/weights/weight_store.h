@@ -38,11 +38,16 @@ class WeightStore {
   static WeightStore bind(std::shared_ptr<const TensorSource> source, const std::vector<TensorSpec>& expected,
                           const std::string& what, const Rename& rename = {});
 
-  // The tensor widened or narrowed to `dtype`, contiguous. It aliases the file where dtype is as stored on the CPU.
+  // The tensor widened or narrowed to `dtype`, contiguous. It aliases the file where dtype is as stored on the CPU;
+  // otherwise the file's pages are given back, so that a model that must be widened stands in memory once.
   at::Tensor load(const std::string& name, at::ScalarType dtype, at::Device device = at::kCPU) const;
 
   // As stored.
   at::Tensor load_stored(const std::string& name) const;
+
+  // TensorSource's hints for every tensor whose name begins with `prefix`.
+  void prefetch(std::string_view prefix) const;
+  void release(std::string_view prefix) const;
 
   bool contains(const std::string& name) const { return file_names_.contains(name); }
   const std::vector<TensorSpec>& specs() const { return specs_; }

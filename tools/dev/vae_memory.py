@@ -17,7 +17,7 @@ import tempfile
 import bench_diffusers
 
 # base width of the VAE, residual blocks a level, clip lengths, height, width
-CASES = {"narrow": (16, 2, (17, 81, 161), 480, 832), "wide": (96, 2, (5, 9, 13), 480, 832)}
+CASES = {"narrow": (16, 2, (17, 81, 161), 480, 832), "wide": (96, 2, (5, 9, 13), 240, 416)}
 
 
 def run(command):

@@ -146,11 +146,15 @@ at::Tensor Umt5::encode(const std::vector<int32_t>& ids) const {
     constexpr double kHalfMax = 65504;
     return value.scalar_type() == at::kHalf ? value.clamp(-kHalfMax, kHalfMax) : value;
   };
+  store_.release("shared.weight");
   for (int64_t block = 0; block < config_.num_layers; ++block) {
+    store_.prefetch(block_name(block + 1, ""));
     const at::Tensor y = norm(x, block_name(block, "layer.0.layer_norm.weight"));
     x = clamp_half(x + self_attention(block, y, bucket_of));
     x = x + feed_forward(block, norm(x, block_name(block, "layer.1.layer_norm.weight")));
     show(fmt::format("text.block{}.out", block), x);
+    // The first block's bias may serve all.
+    if (block > 0 || config_.bias_in_every_block) store_.release(block_name(block, ""));
   }
   return norm(x, "encoder.final_layer_norm.weight").to(at::kFloat);
 }

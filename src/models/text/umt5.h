@@ -3,9 +3,9 @@
 // Input      ids without padding, int32 [n], n >= 1.
 // Output     [n, C] float32, C = d_model. Rows behind the real tokens are the caller's zeros; as padding keys are
 //            masked in the padded model, running the real tokens alone gives the same rows.
-// Memory     The encoder keeps no weights: each call loads one block at a time from the store and drops it again, so an
-//            encoder that must be widened never stands in memory as a whole. Weights that are already stored in `dtype`
-//            alias the file. Embedding rows are gathered before they are widened.
+// Memory     The encoder keeps no weights: each call loads one block at a time from the store and gives it back, pages of
+//            the mapped file included, so that the encoder never stands in memory as a whole. Embedding rows are
+//            gathered before they are widened.
 // Precision  Softmax and norm statistics in float32. bfloat16: everything else in bfloat16. float16: additionally `wo`
 //            in float32, as values overflow there.
 // Source     transformers `modeling_umt5.py`, `modeling_t5.py`; names of the original Wan files as in

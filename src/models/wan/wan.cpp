@@ -92,7 +92,8 @@ struct Pass {
 
 class WanDiT final : public DiTModel {
  public:
-  WanDiT(const WanConfig& config, const weights::WeightStore& store, at::ScalarType dtype, at::Device device);
+  WanDiT(const WanConfig& config, const weights::WeightStore& store, at::ScalarType dtype, at::Device device,
+         Residency residency);
 
   std::string name() const override { return "wan"; }
   int64_t in_channels() const override { return config_.in_channels; }
@@ -106,6 +107,7 @@ class WanDiT final : public DiTModel {
   at::Tensor embed_patches(const at::Tensor& latents) const;
   at::Tensor embed_image(const at::Tensor& tokens) const;
   at::Tensor embed_time(const at::Tensor& timesteps, ModelContext& context, at::Tensor& six) const;
+  at::Tensor run_layer(int64_t layer, at::Tensor x, Pass& pass) const;
   at::Tensor run_block(const BlockWeights& w, int64_t layer, at::Tensor x, Pass& pass) const;
   at::Tensor self_attention(const AttentionWeights& w, const at::Tensor& x, Pass& pass) const;
   at::Tensor cross_attention(const AttentionWeights& w, int64_t layer, const at::Tensor& x, Pass& pass) const;
@@ -120,15 +122,19 @@ class WanDiT final : public DiTModel {
   at::Device device_;
   Linear patch_, time_1_, time_2_, time_proj_, text_1_, text_2_, image_1_, image_2_, proj_out_;
   at::Tensor image_norm1_weight_, image_norm1_bias_, image_norm2_weight_, image_norm2_bias_, image_positions_;
-  at::Tensor head_modulation_;  // [1, 2, C] float32
-  std::vector<BlockWeights> blocks_;
+  at::Tensor head_modulation_;        // [1, 2, C] float32
+  std::vector<BlockWeights> blocks_;  // empty when streamed
+  weights::WeightStore store_;        // for streamed blocks only
 };
+
+std::string block_prefix(int64_t layer) { return fmt::format("blocks.{}.", layer); }
 
 void probe(ModelContext& context, const std::string& name, const at::Tensor& tensor) {
   if (context.probe) context.probe(name, tensor);
 }
 
-WanDiT::WanDiT(const WanConfig& config, const weights::WeightStore& store, at::ScalarType dtype, at::Device device)
+WanDiT::WanDiT(const WanConfig& config, const weights::WeightStore& store, at::ScalarType dtype, at::Device device,
+               Residency residency)
     : config_(config), dtype_(dtype), device_(device) {
   // A convolution whose stride is its kernel is a linear layer over flattened patches.
   patch_.weight = store.load("patch_embedding.weight", dtype, device).flatten(1);
@@ -149,8 +155,12 @@ WanDiT::WanDiT(const WanConfig& config, const weights::WeightStore& store, at::S
     image_2_ = load_linear(store, image + "ff.net.2", dtype, device);
     if (config.image_positions > 0) image_positions_ = store.load(image + "pos_embed", at::kFloat, device);
   }
-  for (int64_t i = 0; i < config.layers; ++i) {
-    blocks_.push_back(load_block(store, fmt::format("blocks.{}.", i), config, dtype, device));
+  if (residency == Residency::kStreamed) {
+    store_ = store;
+  } else {
+    for (int64_t i = 0; i < config.layers; ++i) {
+      blocks_.push_back(load_block(store, block_prefix(i), config, dtype, device));
+    }
   }
   head_modulation_ = store.load("scale_shift_table", at::kFloat, device);
   proj_out_ = load_linear(store, "proj_out", dtype, device);
@@ -260,7 +270,8 @@ at::Tensor WanDiT::predict(const DiTInput& input, ModelContext& context) const {
   bool has_bias = input.conditioning.size() > 1;
   for (const auto& row : input.conditioning) {
     auto* prepared = dynamic_cast<WanConditioning*>(row.get());
-    STROBE_CHECK(prepared && prepared->layers.size() == blocks_.size(), "wan: a prompt was not prepared by this model");
+    STROBE_CHECK(prepared && static_cast<int64_t>(prepared->layers.size()) == config_.layers,
+                 "wan: a prompt was not prepared by this model");
     pass.conditioning.push_back(prepared);
     pass.site.valid_text.push_back(prepared->valid_text);
     longest = std::max(longest, prepared->text.size(1));
@@ -284,16 +295,15 @@ at::Tensor WanDiT::predict(const DiTInput& input, ModelContext& context) const {
   at::Tensor x = embed_patches(latents);
   probe(context, "patch_embedding", x);
 
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
     const caching::BlockSite site{.layer = static_cast<int>(layer),
-                                  .layers = static_cast<int>(blocks_.size()),
+                                  .layers = static_cast<int>(config_.layers),
                                   .stage = context.stage,
                                   .step = context.step,
                                   .steps = context.steps,
                                   .branch = static_cast<int>(context.branches[0])};
-    x = context.blocks.run(site, std::move(x), [&](at::Tensor hidden) {
-      return run_block(blocks_[layer], static_cast<int64_t>(layer), std::move(hidden), pass);
-    });
+    x = context.blocks.run(site, std::move(x),
+                           [&](at::Tensor hidden) { return run_layer(layer, std::move(hidden), pass); });
     if (context.probe) probe(context, fmt::format("block{}.out", layer), x);
   }
   return head(x, temb, tokens, context);
@@ -361,6 +371,18 @@ at::Tensor WanDiT::cross_attention(const AttentionWeights& w, int64_t layer, con
   return w.to_out(out);
 }
 
+at::Tensor WanDiT::run_layer(int64_t layer, at::Tensor x, Pass& pass) const {
+  if (!blocks_.empty()) return run_block(blocks_[static_cast<size_t>(layer)], layer, std::move(x), pass);
+  // The next block's pages are read from the disk while this one computes.
+  store_.prefetch(block_prefix((layer + 1) % config_.layers));
+  {
+    const BlockWeights weights = load_block(store_, block_prefix(layer), config_, dtype_, device_);
+    x = run_block(weights, layer, std::move(x), pass);
+  }
+  store_.release(block_prefix(layer));
+  return x;
+}
+
 at::Tensor WanDiT::run_block(const BlockWeights& w, int64_t layer, at::Tensor x, Pass& pass) const {
   pass.site.layer = static_cast<int>(layer);
   ModelContext& context = pass.context;
@@ -417,9 +439,9 @@ at::Tensor WanDiT::unpatchify(const at::Tensor& tokens, const TokenGrid& grid) c
 }  // namespace
 
 std::unique_ptr<DiTModel> make_wan_dit(const WanConfig& config, const weights::WeightStore& store, at::ScalarType dtype,
-                                       at::Device device) {
+                                       at::Device device, Residency residency) {
   at::NoGradGuard no_grad;
-  return std::make_unique<WanDiT>(config, store, dtype, device);
+  return std::make_unique<WanDiT>(config, store, dtype, device, residency);
 }
 
 }  // namespace strobe::models

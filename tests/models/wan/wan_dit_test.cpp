@@ -6,6 +6,8 @@
 #include "models/wan/wan.h"
 #include "tests/support/compare.h"
 #include "tests/support/fill.h"
+#include "tests/support/temp_folder.h"
+#include "weights/safetensors.h"
 
 namespace strobe::models {
 namespace {
@@ -107,6 +109,26 @@ TEST(WanDiT, keeps_the_rows_of_a_batch_independent) {
                             {.relative_l2 = 2e-6}));
   EXPECT_TRUE(test::matches(both.narrow(0, 1, 1), predict(*model, x.narrow(0, 1, 1), t.narrow(0, 1, 1), second),
                             {.relative_l2 = 2e-6}));
+}
+
+TEST(WanDiT, streamed_from_its_file_computes_the_same_bits) {
+  at::NoGradGuard no_grad;
+  const std::vector<weights::TensorSpec> specs = wan_parameters(tiny_config());
+  const auto filled = test::fill_model(specs);
+  test::TempFolder folder;
+  for (at::ScalarType stored : {at::kFloat, at::kBFloat16}) {
+    std::map<std::string, at::Tensor> tensors;
+    for (const weights::TensorSpec& spec : specs) tensors[spec.name] = filled->read(spec.name).to(stored);
+    weights::save_safetensors(folder / "model.safetensors", tensors, {});
+    const auto store =
+        weights::WeightStore::bind(weights::open_safetensors(folder / "model.safetensors"), specs, "transformer");
+    const at::Tensor x = fill_input(0, {1, 16, 3, 4, 6}), t = at::full({1}, 750.0F);
+    const Conditioning text = text_of(1, 16);
+    const auto loaded = make_wan_dit(tiny_config(), store, at::kFloat, at::kCPU);
+    const auto streamed = make_wan_dit(tiny_config(), store, at::kFloat, at::kCPU, Residency::kStreamed);
+    const at::Tensor expected = predict(*loaded, x, t, text);
+    for (int run = 0; run < 2; ++run) EXPECT_TRUE(at::equal(predict(*streamed, x, t, text), expected)) << stored;
+  }
 }
 
 TEST(WanDiT, calls_attention_once_per_layer_and_kind) {
