@@ -97,7 +97,13 @@ std::filesystem::path default_model_folder() {
   std::filesystem::create_directories(folder.parent_path(), error);
   if (error) throw IoError(fmt::format("{}: {}", folder.parent_path().string(), error.message()));
   log_info("making the default model, a small random one, in {}", folder.string());
-  models::make_family("wan")->write_tiny_model(folder, /*seed=*/1);
+  const auto files = models::family_of_known(kDefaultArchitecture)->known_files(kDefaultArchitecture, kRandomNote);
+  try {
+    models::write_random_checkpoint(folder, files, {.seed = 1});
+  } catch (const Error&) {
+    // Another process may have made it in the meantime: its files are the same.
+    if (!std::filesystem::exists(folder / "model_index.json", error)) throw;
+  }
   return folder;
 }
 

@@ -44,6 +44,10 @@ void apply_common_options(const CommonOptions& options);
 // Opens the model that --model names; the default one is made on first use.
 pipelines::Pipeline open_pipeline(const CommonOptions& options);
 
+// The architecture of the default model, and what a random checkpoint says of itself.
+inline constexpr const char* kDefaultArchitecture = "wan_tiny";
+inline constexpr const char* kRandomNote = "random weights: clips show texture, not the prompt";
+
 // Folder of the small random model that is the default; makes it if it is not there.
 std::filesystem::path default_model_folder();
 // Where it would be, without making it.
