@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/nearest.h"
 #include "core/output_file.h"
+#include "sampling/sampler.h"
 
 namespace strobe::pipelines {
 namespace {
@@ -35,6 +37,16 @@ int64_t round_frames(const Request& request, int64_t asked, int64_t stride, std:
   return rounded;
 }
 
+sampling::FlowSpacing parse_spacing(const std::string& name, sampling::FlowSpacing automatic) {
+  if (name == "auto") return automatic;
+  if (name == "unipc") return sampling::FlowSpacing::kUniPc;
+  if (name == "unipc-old") return sampling::FlowSpacing::kUniPcOld;
+  if (name == "euler") return sampling::FlowSpacing::kEuler;
+  if (name == "distilled") return sampling::FlowSpacing::kDistilled;
+  throw ConfigError("--sigma-spacing: " +
+                    unknown_name_message("spacing", name, {"auto", "unipc", "unipc-old", "euler", "distilled"}));
+}
+
 bool is_folder_output(const std::filesystem::path& path) { return path.string().ends_with('/'); }
 
 std::filesystem::path comparable(const std::filesystem::path& path) {
@@ -59,6 +71,18 @@ void check_outputs_differ(const Request& request) {
 }
 
 }  // namespace
+
+sampling::Schedule make_schedule(const Job& job) {
+  const sampling::FlowSpacing usual = sampling::make_sampler(job.scheduler)->default_spacing();
+  return sampling::make_flow_schedule({.steps = job.num_inference_steps,
+                                       .shift = job.flow_shift,
+                                       .spacing = parse_spacing(job.request.sigma_spacing, usual)});
+}
+
+int stage_of(const models::ModelInfo& info, float timestep) {
+  const double boundary = info.boundary_ratio * 1000.0;
+  return boundary > 0 && timestep < boundary ? 1 : 0;
+}
 
 std::string slug(const std::string& prompt) {
   std::string out;
@@ -108,7 +132,7 @@ void check_output(const std::filesystem::path& path, const video::VideoOptions& 
   video::check_video_options(path, options);
 }
 
-Job resolve(const Request& request, const models::ModelInfo& info) {
+Job resolve_clip(const Request& request, const models::ModelInfo& info) {
   const models::ModelDefaults& d = info.defaults;
   Job job;
   job.request = request;
@@ -137,7 +161,11 @@ Job resolve(const Request& request, const models::ModelInfo& info) {
   job.scheduler = request.scheduler.value_or(d.scheduler);
   job.latent_shape = {1, info.latent_channels, (job.num_frames - 1) / info.temporal_stride + 1,
                       job.height / info.spatial_stride, job.width / info.spatial_stride};
+  return job;
+}
 
+Job resolve(const Request& request, const models::ModelInfo& info) {
+  Job job = resolve_clip(request, info);
   const video::VideoOptions options = video_options(request, job.height, job.width, job.fps);
   check_outputs_differ(request);
   if (!request.output.empty()) check_output(request.output, options, request.may_overwrite);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "models/model_folder.h"
+#include "sampling/schedule.h"
 #include "video/video_writer.h"
 
 namespace strobe::pipelines {
@@ -53,6 +54,13 @@ struct Job {
 // ConfigError for values out of range, for sizes that would be rounded when the request is strict, and for outputs that
 // exist and may not be overwritten or cannot be written.
 Job resolve(const Request& request, const models::ModelInfo& info);
+// The same without a look at the outputs: for plans.
+Job resolve_clip(const Request& request, const models::ModelInfo& info);
+
+// The noise levels of a job. ConfigError with the nearest name for an unknown scheduler or spacing.
+sampling::Schedule make_schedule(const Job& job);
+// The expert that is asked at a timestep.
+int stage_of(const models::ModelInfo& info, float timestep);
 
 // The writer's options for a job.
 video::VideoOptions video_options(const Request& request, int64_t height, int64_t width, int64_t fps);

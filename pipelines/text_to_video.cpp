@@ -25,16 +25,6 @@ void stop_if_interrupted(const Progress& progress) {
   if (progress.is_interrupted && progress.is_interrupted()) throw InterruptedError("interrupted");
 }
 
-sampling::FlowSpacing parse_spacing(const std::string& name, sampling::FlowSpacing automatic) {
-  if (name == "auto") return automatic;
-  if (name == "unipc") return sampling::FlowSpacing::kUniPc;
-  if (name == "unipc-old") return sampling::FlowSpacing::kUniPcOld;
-  if (name == "euler") return sampling::FlowSpacing::kEuler;
-  if (name == "distilled") return sampling::FlowSpacing::kDistilled;
-  throw ConfigError("--sigma-spacing: " +
-                    unknown_name_message("spacing", name, {"auto", "unipc", "unipc-old", "euler", "distilled"}));
-}
-
 // Turns the sampler's question "velocity at x?" into forwards of the right expert and branches.
 class Denoiser {
  public:
@@ -63,8 +53,7 @@ class Denoiser {
   }
 
   at::Tensor operator()(const at::Tensor& x, float timestep, double sigma, int step) {
-    const double boundary = folder_.info().boundary_ratio * 1000.0;
-    use_stage(boundary > 0 && timestep < boundary ? 1 : 0);
+    use_stage(stage_of(folder_.info(), timestep));
     const sampling::GuidanceStep guidance{
         .step = step, .steps = job_.num_inference_steps, .sigma = sigma, .stage = stage_};
     std::vector<at::Tensor> predictions;
@@ -179,10 +168,7 @@ models::TextEmbedding Pipeline::embed(const std::string& prompt) {
 
 at::Tensor Pipeline::denoise(const Job& job, at::Tensor start, const Progress& progress, Result& result) {
   auto sampler = sampling::make_sampler(job.scheduler);
-  const sampling::Schedule schedule =
-      sampling::make_flow_schedule({.steps = job.num_inference_steps,
-                                    .shift = job.flow_shift,
-                                    .spacing = parse_spacing(job.request.sigma_spacing, sampler->default_spacing())});
+  const sampling::Schedule schedule = make_schedule(job);
   Denoiser denoiser(*folder_, device_, job, progress);
 
   enter(progress, "text");

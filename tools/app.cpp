@@ -57,6 +57,41 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_flag("-v,--verbose", options.is_verbose, "say more")->group("Talk");
 }
 
+void add_size_options(CLI::App& app, pipelines::Request& r, std::string& whole) {
+  app.add_option("--num-frames", r.num_frames, "frames, 4k+1 (default: the model's)")->group("Clip");
+  auto* height = app.add_option("--height", r.height, "pixels (default: the model's)")->group("Clip");
+  auto* width = app.add_option("--width", r.width, "pixels (default: the model's)")->group("Clip");
+  app.add_option("--size", whole, "WIDTHxHEIGHT in one flag")->excludes(height)->excludes(width)->group("Clip");
+  app.add_flag("--strict", r.is_strict, "refuse sizes that would be rounded")->group("Clip");
+}
+
+void add_sampling_options(CLI::App& app, pipelines::Request& r) {
+  app.add_option("--num-inference-steps,--steps", r.num_inference_steps, "denoising steps (default: the model's)")
+      ->group("Sampling");
+  app.add_option("--guidance-scale,--cfg-scale", r.guidance_scale, "1 or less: no guidance (default: the model's)")
+      ->group("Sampling");
+  app.add_option("--guidance-scale-2", r.guidance_scale_2, "of the low-noise expert (default: as the first)")
+      ->group("Sampling");
+  app.add_option("--flow-shift", r.flow_shift, "shift of the noise schedule (default: the model's)")->group("Sampling");
+  app.add_option("--scheduler", r.scheduler, "unipc or euler (default: the model's)")->group("Sampling");
+  app.add_option("--sigma-spacing", r.sigma_spacing, "auto, unipc, unipc-old, euler, distilled")
+      ->capture_default_str()
+      ->group("Sampling");
+  app.add_option("--attention", r.attention, "attention method: dense")->capture_default_str()->group("Attention");
+  app.add_option("--attention-backend", r.attention_backend, "force a kernel by name")
+      ->capture_default_str()
+      ->group("Attention");
+}
+
+void parse_size(const std::string& text, pipelines::Request& request) {
+  int width = 0, height = 0, used = 0;
+  if (std::sscanf(text.c_str(), "%dx%d%n", &width, &height, &used) != 2 || static_cast<size_t>(used) != text.size()) {
+    throw ConfigError(fmt::format("--size {}: expected WIDTHxHEIGHT such as 832x480", text));
+  }
+  request.width = width;
+  request.height = height;
+}
+
 void add_output_options(CLI::App& app, pipelines::Request& request) {
   app.add_option("--codec", request.codec,
                  "encoder: h264, ffv1, vp9 or an FFmpeg name (default: the container's usual one)")
@@ -97,7 +132,13 @@ std::filesystem::path default_model_folder() {
   std::filesystem::create_directories(folder.parent_path(), error);
   if (error) throw IoError(fmt::format("{}: {}", folder.parent_path().string(), error.message()));
   log_info("making the default model, a small random one, in {}", folder.string());
-  models::make_family("wan")->write_tiny_model(folder, /*seed=*/1);
+  const auto files = models::family_of_known(kDefaultArchitecture)->known_files(kDefaultArchitecture, kRandomNote);
+  try {
+    models::write_random_checkpoint(folder, files, {.seed = 1});
+  } catch (const Error&) {
+    // Another process may have made it in the meantime: its files are the same.
+    if (!std::filesystem::exists(folder / "model_index.json", error)) throw;
+  }
   return folder;
 }
 
@@ -148,6 +189,12 @@ void ProgressLine::show(const std::string& text, double fraction) {
   if (tenth == last_tenth_) return;
   last_tenth_ = tenth;
   std::fprintf(stderr, "%s\n", text.c_str());
+}
+
+void ProgressLine::show_bytes(const std::string& what, uint64_t done, uint64_t total) {
+  const double all = static_cast<double>(std::max<uint64_t>(total, 1));
+  show(fmt::format("{} {:.2f}/{:.2f} GB", what, static_cast<double>(done) / 1e9, all / 1e9),
+       static_cast<double>(done) / all);
 }
 
 pipelines::Progress ProgressLine::callbacks() {

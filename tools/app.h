@@ -34,15 +34,25 @@ std::function<int()> add_generate(CLI::App& app);
 std::function<int()> add_decode(CLI::App& app);
 std::function<int()> add_encode(CLI::App& app);
 std::function<int()> add_models(CLI::App& app);
+std::function<int()> add_plan(CLI::App& app);
 std::function<int()> add_doctor(CLI::App& app);
 
 void add_common_options(CLI::App& app, CommonOptions& options);
+// Size, frames and strictness of the clip; `size` takes WIDTHxHEIGHT and goes through parse_size.
+void add_size_options(CLI::App& app, pipelines::Request& request, std::string& size);
+void parse_size(const std::string& text, pipelines::Request& request);
+// Steps, guidance, schedule and attention method.
+void add_sampling_options(CLI::App& app, pipelines::Request& request);
 void add_output_options(CLI::App& app, pipelines::Request& request);
 // Log level, threads. Call first in `run`.
 void apply_common_options(const CommonOptions& options);
 
 // Opens the model that --model names; the default one is made on first use.
 pipelines::Pipeline open_pipeline(const CommonOptions& options);
+
+// The architecture of the default model, and what a random checkpoint says of itself.
+inline constexpr const char* kDefaultArchitecture = "wan_tiny";
+inline constexpr const char* kRandomNote = "random weights: clips show texture, not the prompt";
 
 // Folder of the small random model that is the default; makes it if it is not there.
 std::filesystem::path default_model_folder();
@@ -61,6 +71,7 @@ class ProgressLine {
   explicit ProgressLine(bool is_quiet);
   ~ProgressLine();
   pipelines::Progress callbacks();
+  void show_bytes(const std::string& what, uint64_t done, uint64_t total);
   void finish();
 
  private:

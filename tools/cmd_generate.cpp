@@ -22,40 +22,8 @@ void add_clip_options(CLI::App& app, GenerateOptions& o) {
   app.add_option("-p,--prompt", r.prompt, "what the clip shows")->required()->group("Clip");
   app.add_option("-n,--negative-prompt", r.negative_prompt, "what it should not show (default: the model's)")
       ->group("Clip");
-  app.add_option("--num-frames", r.num_frames, "frames, 4k+1 (default: the model's)")->group("Clip");
-  auto* height = app.add_option("--height", r.height, "pixels (default: the model's)")->group("Clip");
-  auto* width = app.add_option("--width", r.width, "pixels (default: the model's)")->group("Clip");
-  app.add_option("--size", o.size, "WIDTHxHEIGHT in one flag")->excludes(height)->excludes(width)->group("Clip");
-  app.add_flag("--strict", r.is_strict, "refuse sizes that would be rounded")->group("Clip");
+  add_size_options(app, r, o.size);
   app.add_option("-s,--seed", o.seed, "-1 draws one and prints it")->capture_default_str()->group("Clip");
-}
-
-void add_sampling_options(CLI::App& app, pipelines::Request& r) {
-  app.add_option("--num-inference-steps,--steps", r.num_inference_steps, "denoising steps (default: the model's)")
-      ->group("Sampling");
-  app.add_option("--guidance-scale,--cfg-scale", r.guidance_scale, "1 or less: no guidance (default: the model's)")
-      ->group("Sampling");
-  app.add_option("--guidance-scale-2", r.guidance_scale_2, "of the low-noise expert (default: as the first)")
-      ->group("Sampling");
-  app.add_option("--flow-shift", r.flow_shift, "shift of the noise schedule (default: the model's)")->group("Sampling");
-  app.add_option("--scheduler", r.scheduler, "unipc or euler (default: the model's)")->group("Sampling");
-  app.add_option("--sigma-spacing", r.sigma_spacing, "auto, unipc, unipc-old, euler, distilled")
-      ->capture_default_str()
-      ->group("Sampling");
-  app.add_option("--init-latents", r.init_latents, "start noise from a latents file")->group("Sampling");
-  app.add_option("--attention", r.attention, "attention method: dense")->capture_default_str()->group("Attention");
-  app.add_option("--attention-backend", r.attention_backend, "force a kernel by name")
-      ->capture_default_str()
-      ->group("Attention");
-}
-
-void parse_size(const std::string& text, pipelines::Request& request) {
-  int width = 0, height = 0, used = 0;
-  if (std::sscanf(text.c_str(), "%dx%d%n", &width, &height, &used) != 2 || static_cast<size_t>(used) != text.size()) {
-    throw ConfigError(fmt::format("--size {}: expected WIDTHxHEIGHT such as 832x480", text));
-  }
-  request.width = width;
-  request.height = height;
 }
 
 void print_summary(const pipelines::Job& job, const pipelines::Result& result) {
@@ -116,6 +84,7 @@ std::function<int()> add_generate(CLI::App& app) {
   app.add_option("--save-latents", options->request.save_latents, "final latents (safetensors)")->group("Output");
   add_output_options(app, options->request);
   add_sampling_options(app, options->request);
+  app.add_option("--init-latents", options->request.init_latents, "start noise from a latents file")->group("Sampling");
   add_common_options(app, options->common);
   return [options] { return run_generate(*options); };
 }

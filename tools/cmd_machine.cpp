@@ -1,4 +1,4 @@
-// strobe models and strobe doctor: what is here.
+// strobe doctor: this machine and what serves it.
 #include "core/torch.h"
 // After the precompiled header.
 #include <fmt/ranges.h>
@@ -18,28 +18,6 @@ namespace strobe::tools {
 namespace {
 
 void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
-
-std::string millions(int64_t count) { return fmt::format("{:.1f} M", static_cast<double>(count) / 1e6); }
-
-void print_model(const std::string& name, const std::filesystem::path& folder) {
-  const auto model = models::open_model_folder(folder);
-  const models::ModelInfo& i = model->info();
-  print(fmt::format("{}\n  folder        {}\n  family        {}, {} expert{}\n", name, folder.string(), i.family,
-                    i.stages, i.stages == 1 ? "" : "s"));
-  print(fmt::format("  parameters    transformer {}, text encoder {}, VAE {}\n", millions(i.dit_parameters),
-                    millions(i.text_encoder_parameters), millions(i.vae_parameters)));
-  print(fmt::format("  defaults      {} frames {}x{} at {} fps, {} steps of {}, guidance {}, shift {}\n",
-                    i.defaults.num_frames, i.defaults.width, i.defaults.height, i.defaults.fps,
-                    i.defaults.num_inference_steps, i.defaults.scheduler, i.defaults.guidance_scale,
-                    i.defaults.flow_shift));
-  if (!i.note.empty()) print(fmt::format("  note          {}\n", i.note));
-}
-
-int run_models(const std::vector<std::string>& folders) {
-  if (folders.empty()) print_model("tiny-random (default)", default_model_folder());
-  for (const std::string& folder : folders) print_model(std::filesystem::path(folder).filename().string(), folder);
-  return 0;
-}
 
 std::string yes_no(bool value) { return value ? "yes" : "no"; }
 
@@ -75,12 +53,6 @@ int run_doctor() {
 }
 
 }  // namespace
-
-std::function<int()> add_models(CLI::App& app) {
-  auto folders = std::make_shared<std::vector<std::string>>();
-  app.add_option("FOLDER", *folders, "model folders to describe (default: the bundled ones)");
-  return [folders] { return run_models(*folders); };
-}
 
 std::function<int()> add_doctor(CLI::App&) {
   return [] { return run_doctor(); };

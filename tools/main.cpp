@@ -17,7 +17,8 @@ const std::vector<Command>& commands() {
       {"generate", "a prompt to a video", add_generate},
       {"decode", "a latents file to a video", add_decode},
       {"encode", "a video to a latents file", add_encode},
-      {"models", "bundled and found models", add_models},
+      {"plan", "what a run costs: tokens, FLOPs, memory, time; reads no weights", add_plan},
+      {"models", "bundled, known and found models; random checkpoints", add_models},
       {"doctor", "this machine: CPU, GPUs, libraries, codecs, kernels", add_doctor},
   };
   return list;
@@ -54,14 +55,21 @@ int report_usage(const std::string& message, const std::string& command) {
   return kUsage;
 }
 
+// "models make-random" for a command within a command.
+std::string full_name(const CLI::App& command) {
+  const CLI::App* parent = command.get_parent();
+  const bool is_nested = parent && parent->get_parent();
+  return is_nested ? parent->get_name() + " " + command.get_name() : command.get_name();
+}
+
 int refuse_extras(const CLI::App& command) {
   const std::string extra = command.remaining().front();
-  if (!extra.starts_with("-")) return report_usage(fmt::format("unexpected argument '{}'", extra), command.get_name());
+  if (!extra.starts_with("-")) return report_usage(fmt::format("unexpected argument '{}'", extra), full_name(command));
   const std::string name = extra.substr(0, extra.find('='));
   const std::string best = nearest_name(name, long_flags(command));
   return report_usage(
       fmt::format("unknown flag {}{}", name, best.empty() ? "" : fmt::format("; did you mean {}?", best)),
-      command.get_name());
+      full_name(command));
 }
 
 int run(int argc, char** argv) {
@@ -91,7 +99,9 @@ int run(int argc, char** argv) {
     for (const CLI::App* sub : used) {
       if (!sub->remaining().empty()) return refuse_extras(*sub);
     }
-    return report_usage(error.what(), used.empty() ? "" : used.front()->get_name());
+    const CLI::App* command = used.empty() ? nullptr : used.front();
+    if (command && !command->get_subcommands().empty()) command = command->get_subcommands().front();
+    return report_usage(error.what(), command ? full_name(*command) : "");
   }
   if (wants_version) {
     std::fputs(version_text().c_str(), stdout);
@@ -99,6 +109,9 @@ int run(int argc, char** argv) {
   }
   for (auto& [sub, runner] : runners) {
     if (!sub->parsed()) continue;
+    for (const CLI::App* nested : sub->get_subcommands()) {
+      if (!nested->remaining().empty()) return refuse_extras(*nested);
+    }
     if (!sub->remaining().empty()) return refuse_extras(*sub);
     return runner();
   }

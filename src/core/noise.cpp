@@ -11,4 +11,10 @@ at::Tensor draw_noise(uint64_t seed, const std::vector<int64_t>& shape) {
   return at::randn(shape, generator, at::TensorOptions().dtype(at::kFloat));
 }
 
+NoiseStream::NoiseStream(uint64_t seed) : generator_(at::detail::createCPUGenerator(seed)) {}
+
+at::Tensor NoiseStream::next(int64_t count) {
+  return at::randn({count}, generator_, at::TensorOptions().dtype(at::kFloat));
+}
+
 }  // namespace strobe

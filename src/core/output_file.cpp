@@ -67,6 +67,13 @@ void OutputFile::write(const void* data, size_t bytes) {
   }
 }
 
+void OutputFile::skip(uint64_t bytes) {
+  // Moved on first: a hole at the end of the file exists only by the file's length.
+  const off_t end = ::lseek(descriptor_, static_cast<off_t>(bytes), SEEK_CUR);
+  if (end < 0) throw_system("lseek", target_, errno);
+  if (::ftruncate(descriptor_, end) != 0) throw_system("ftruncate", target_, errno);
+}
+
 void OutputFile::publish() {
   sync(descriptor_, target_);
   if (::close(std::exchange(descriptor_, -1)) != 0) throw_system("close", target_, errno);

@@ -5,6 +5,7 @@
 // Errors    IoError with the path, the call and the system's text.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string_view>
 
@@ -19,6 +20,8 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
 
   void write(const void* data, size_t bytes);
+  // Zeros that take no space on file systems with holes.
+  void skip(uint64_t bytes);
   // Afterwards the target is there, whole.
   void publish();
 

@@ -1,5 +1,7 @@
 #include "models/model_folder.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/nearest.h"
 
@@ -25,10 +27,36 @@ std::unique_ptr<ModelFamily> make_family(const std::string& name) {
   throw ConfigError(unknown_name_message("model family", name, family_names()));
 }
 
+std::vector<std::string> known_model_names() {
+  std::vector<std::string> names;
+  for (const std::string& family : family_names()) {
+    for (std::string& name : make_family(family)->known_names()) names.push_back(std::move(name));
+  }
+  return names;
+}
+
+std::unique_ptr<ModelFamily> family_of_known(const std::string& name) {
+  for (const std::string& family_name : family_names()) {
+    auto family = make_family(family_name);
+    const std::vector<std::string> names = family->known_names();
+    if (std::find(names.begin(), names.end(), name) != names.end()) return family;
+  }
+  throw ConfigError(unknown_name_message("architecture", name, known_model_names()));
+}
+
 std::unique_ptr<ModelFolder> open_model_folder(const std::filesystem::path& folder) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
-    throw ConfigError(fmt::format("--model {}: no such folder", folder.string()));
+    const std::vector<std::string> names = known_model_names();
+    if (std::find(names.begin(), names.end(), folder.string()) != names.end()) {
+      throw ConfigError(
+          fmt::format("--model {0}: an architecture without weights; 'strobe plan --model {0}' tells what it costs, "
+                      "'strobe models make-random DIR --like {0}' writes a random checkpoint of it",
+                      folder.string()));
+    }
+    const std::string nearest = nearest_name(folder.string(), names);
+    throw ConfigError(fmt::format("--model {}: no such folder{}", folder.string(),
+                                  nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest)));
   }
   for (const std::string& name : family_names()) {
     auto family = make_family(name);

@@ -14,6 +14,8 @@
 
 #include "core/config_node.h"
 #include "models/dit_model.h"
+#include "models/model_work.h"
+#include "models/random_checkpoint.h"
 #include "models/text/text_encoder.h"
 #include "models/vae/vae.h"
 
@@ -53,10 +55,18 @@ struct ModelInfo {
   int64_t vae_parameters = 0;
 };
 
-class ModelFolder {
+// What is known of a model without reading its weights.
+class ModelArchitecture {
  public:
-  virtual ~ModelFolder() = default;
+  virtual ~ModelArchitecture() = default;
   virtual const ModelInfo& info() const = 0;
+  // Tensors as stored, or as the published files store them. May open files for their headers.
+  virtual std::vector<StoredPart> stored_parts() const = 0;
+  virtual ModelWork compute_work(const WorkQuery& query) const = 0;
+};
+
+class ModelFolder : public ModelArchitecture {
+ public:
   virtual std::unique_ptr<Tokenizer> load_tokenizer() const = 0;
   virtual std::unique_ptr<TextEncoder> load_text_encoder(at::ScalarType dtype, at::Device device) const = 0;
   virtual std::unique_ptr<DiTModel> load_dit(int stage, at::ScalarType dtype, at::Device device) const = 0;
@@ -70,13 +80,19 @@ class ModelFamily {
   virtual std::string name() const = 0;
   virtual bool recognises(const std::filesystem::path& folder) const = 0;
   virtual std::unique_ptr<ModelFolder> open(const std::filesystem::path& folder) const = 0;
-  // Writes a complete folder of the family's smallest architecture with random weights drawn from `seed`.
-  virtual void write_tiny_model(const std::filesystem::path& folder, uint64_t seed) const = 0;
+  // Architectures that are known without weights, the smallest first.
+  virtual std::vector<std::string> known_names() const = 0;
+  virtual std::unique_ptr<ModelArchitecture> open_known(const std::string& name) const = 0;
+  // The files of such a model as they are published, for random_checkpoint.h; `note` goes where ModelInfo's comes from.
+  virtual CheckpointFiles known_files(const std::string& name, const std::string& note) const = 0;
 };
 
 std::vector<std::string> family_names();
 // The family of a name; ConfigError with the nearest one.
 std::unique_ptr<ModelFamily> make_family(const std::string& name);
+// Of all families. ConfigError with the nearest name for an unknown one.
+std::vector<std::string> known_model_names();
+std::unique_ptr<ModelFamily> family_of_known(const std::string& name);
 // Asks every family. ConfigError that says what a model folder looks like if none recognises it.
 std::unique_ptr<ModelFolder> open_model_folder(const std::filesystem::path& folder);
 

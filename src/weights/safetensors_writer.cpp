@@ -1,7 +1,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/output_file.h"
 #include "core/torch.h"
 #include "weights/dtypes.h"
 #include "weights/safetensors.h"
@@ -12,26 +11,27 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string make_header(const fs::path& path, const std::map<std::string, at::Tensor>& tensors,
+std::string make_header(const fs::path& path, const std::vector<TensorInfo>& tensors,
                         const std::map<std::string, std::string>& metadata) {
-  // Keeps the order of insertion, which is that of the names.
+  // Keeps the order of insertion, which is that of the data.
   nlohmann::ordered_json::object_t header;
   if (!metadata.empty()) header.emplace_back(kSafetensorsMetadataKey, metadata);
   uint64_t position = 0;
-  for (const auto& [name, tensor] : tensors) {
-    if (name == kSafetensorsMetadataKey) throw WeightError(fmt::format("{}: {}: a reserved name", path.string(), name));
-    if (!tensor.defined()) throw WeightError(fmt::format("{}: {}: an undefined tensor", path.string(), name));
-    const Dtype* dtype = find_dtype(tensor.scalar_type());
-    if (!dtype) {
-      throw WeightError(fmt::format("{}: {}: dtype {} cannot be stored (expected one of {})", path.string(), name,
-                                    at::toString(tensor.scalar_type()), kDtypeNames));
+  for (const TensorInfo& tensor : tensors) {
+    if (tensor.name == kSafetensorsMetadataKey) {
+      throw WeightError(fmt::format("{}: {}: a reserved name", path.string(), tensor.name));
     }
-    const uint64_t end = position + static_cast<uint64_t>(tensor.numel()) * dtype->bytes;
+    const Dtype* dtype = find_dtype(tensor.dtype);
+    if (!dtype) {
+      throw WeightError(fmt::format("{}: {}: dtype {} cannot be stored (expected one of {})", path.string(),
+                                    tensor.name, at::toString(tensor.dtype), kDtypeNames));
+    }
+    const uint64_t end = position + stored_bytes(tensor);
     nlohmann::ordered_json entry;
     entry["dtype"] = dtype->safetensors_name;
-    entry["shape"] = tensor.sizes().vec();
+    entry["shape"] = tensor.shape;
     entry["data_offsets"] = {position, end};
-    header.emplace_back(name, std::move(entry));
+    header.emplace_back(tensor.name, std::move(entry));
     position = end;
   }
   std::string text;
@@ -50,18 +50,70 @@ std::string make_header(const fs::path& path, const std::map<std::string, at::Te
 
 }  // namespace
 
+uint64_t stored_bytes(const TensorInfo& tensor) {
+  const uint64_t element = c10::elementSize(tensor.dtype);
+  const std::optional<int64_t> count = checked_numel(tensor.shape, element);
+  if (!count) throw WeightError(fmt::format("{}: a shape that overflows", tensor.name));
+  return static_cast<uint64_t>(*count) * element;
+}
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorInfo> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path), tensors_(std::move(tensors)) {
+  const std::string header = make_header(path, tensors_, metadata);
+  const uint64_t length = header.size();
+  file_.write(&length, sizeof(length));
+  file_.write(header.data(), header.size());
+  if (!tensors_.empty()) left_bytes_ = stored_bytes(tensors_.front());
+  advance(0);
+}
+
+const TensorInfo& SafetensorsWriter::current() const {
+  STROBE_CHECK(index_ < tensors_.size(), "safetensors: all {} tensors are written already", tensors_.size());
+  return tensors_[index_];
+}
+
+// Past `bytes` of the current tensor, and past empty ones behind it.
+void SafetensorsWriter::advance(uint64_t bytes) {
+  left_bytes_ -= bytes;
+  while (left_bytes_ == 0 && index_ < tensors_.size()) {
+    ++index_;
+    left_bytes_ = index_ < tensors_.size() ? stored_bytes(tensors_[index_]) : 0;
+  }
+}
+
+void SafetensorsWriter::append(const at::Tensor& values) {
+  if (values.numel() == 0) return;
+  const TensorInfo& tensor = current();
+  STROBE_CHECK(values.scalar_type() == tensor.dtype && values.nbytes() <= left_bytes_,
+               "safetensors: {}: {} bytes of {} appended, {} of {} are left", tensor.name, values.nbytes(),
+               at::toString(values.scalar_type()), left_bytes_, at::toString(tensor.dtype));
+  const at::Tensor stored = values.detach().to(at::kCPU).contiguous();
+  file_.write(stored.const_data_ptr(), stored.nbytes());
+  advance(stored.nbytes());
+}
+
+void SafetensorsWriter::skip() {
+  current();
+  file_.skip(left_bytes_);
+  advance(left_bytes_);
+}
+
+void SafetensorsWriter::publish() {
+  STROBE_CHECK(index_ == tensors_.size(), "safetensors: {} is not written yet", tensors_[index_].name);
+  file_.publish();
+}
+
 void save_safetensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors,
                       const std::map<std::string, std::string>& metadata) {
-  const std::string header = make_header(path, tensors, metadata);
-  OutputFile file(path);
-  const uint64_t length = header.size();
-  file.write(&length, sizeof(length));
-  file.write(header.data(), header.size());
+  std::vector<TensorInfo> infos;
   for (const auto& [name, tensor] : tensors) {
-    const at::Tensor stored = tensor.detach().to(at::kCPU).contiguous();
-    file.write(stored.const_data_ptr(), stored.nbytes());
+    if (!tensor.defined()) throw WeightError(fmt::format("{}: {}: an undefined tensor", path.string(), name));
+    infos.push_back({name, tensor.sizes().vec(), tensor.scalar_type()});
   }
-  file.publish();
+  SafetensorsWriter writer(path, std::move(infos), metadata);
+  for (const auto& [name, tensor] : tensors) writer.append(tensor);
+  writer.publish();
 }
 
 }  // namespace strobe::weights

@@ -17,4 +17,12 @@ TEST(Noise, differs_by_seed_and_repeats_for_the_same_seed) {
   EXPECT_FALSE(at::equal(draw_noise(7, {4, 100}), draw_noise(8, {4, 100})));
 }
 
+TEST(NoiseStream, gives_in_parts_what_is_drawn_at_once) {
+  const at::Tensor whole = draw_noise(5, {64 + 20});
+  NoiseStream stream(5);
+  EXPECT_TRUE(at::equal(stream.next(16), whole.narrow(0, 0, 16)));
+  EXPECT_TRUE(at::equal(stream.next(48), whole.narrow(0, 16, 48)));
+  EXPECT_FALSE(at::equal(stream.next(16), whole.narrow(0, 0, 16)));
+}
+
 }  // namespace strobe

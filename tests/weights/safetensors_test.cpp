@@ -274,5 +274,35 @@ TEST(SafetensorsWriter, refuses_what_it_cannot_store_by_name) {
   EXPECT_THAT(save("\xff", at::zeros({1})), EndsWith("is not UTF-8"));
 }
 
+TEST(SafetensorsWriter, takes_tensors_in_parts_and_leaves_zeros_where_it_skips) {
+  test::TempFolder folder;
+  SafetensorsWriter writer(
+      folder / "a",
+      {{"x", {2, 3}, at::kFloat}, {"empty", {0}, at::kFloat}, {"y", {4}, at::kBFloat16}, {"z", {5}, at::kFloat}});
+  writer.append(at::arange(4, at::kFloat));
+  writer.append(at::arange(4, 6, at::kFloat));
+  writer.append(at::ones({4}, at::kBFloat16));
+  EXPECT_THAT(test::message_of<ShapeError>([&] { writer.publish(); }), HasSubstr("z is not written yet"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "a"));
+  writer.append(at::ones({2}, at::kFloat));
+  writer.skip();
+  EXPECT_THROW(writer.append(at::ones({1})), ShapeError);
+  writer.publish();
+  const auto source = open_safetensors(folder / "a");
+  EXPECT_TRUE(at::equal(source->read("x"), at::arange(6, at::kFloat).view({2, 3})));
+  EXPECT_TRUE(at::equal(source->read("y"), at::ones({4}, at::kBFloat16)));
+  EXPECT_EQ(source->read("z").sum().item<float>(), 2);
+}
+
+TEST(SafetensorsWriter, refuses_elements_that_do_not_fit_and_leaves_nothing) {
+  test::TempFolder folder;
+  {
+    SafetensorsWriter writer(folder / "a", {{"x", {3}, at::kFloat}});
+    EXPECT_THROW(writer.append(at::ones({4})), ShapeError);
+    EXPECT_THROW(writer.append(at::ones({3}, at::kBFloat16)), ShapeError);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
 }  // namespace
 }  // namespace strobe::weights

@@ -255,6 +255,20 @@ std::unique_ptr<TextEncoder> make_umt5(const Umt5Config& config, weights::Weight
   return std::make_unique<Umt5>(config, std::move(store), dtype, device, std::move(probe));
 }
 
+TextWork compute_umt5_work(const Umt5Config& config, int64_t tokens, int64_t element_bytes) {
+  const auto n = static_cast<double>(tokens), width = static_cast<double>(config.d_model);
+  const auto inner = static_cast<double>(config.num_heads * config.d_kv), ff = static_cast<double>(config.d_ff);
+  const double block = 8 * n * width * inner + 4 * n * n * inner + 6 * n * width * ff;
+  TextWork work;
+  work.flops = static_cast<double>(config.num_layers) * block;
+  // Scores, bias and softmax in float32 of all heads, or the gated feed-forward; the residual and its norm beside them.
+  const int64_t scores = 3 * config.num_heads * tokens * tokens * 4;
+  const int64_t gated = 3 * tokens * config.d_ff * element_bytes;
+  work.activation_bytes = std::max(scores, gated) + 3 * tokens * config.d_model * element_bytes;
+  work.weight_bytes = config.d_model * std::max(config.d_ff, config.num_heads * config.d_kv) * element_bytes;
+  return work;
+}
+
 int64_t relative_bucket(int64_t key_minus_query, int64_t num_buckets, int64_t max_distance) {
   const int64_t half = num_buckets / 2;
   const int64_t exact = half / 2;

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "core/config_node.h"
+#include "models/model_work.h"
 #include "models/text/text_encoder.h"
 #include "weights/weight_store.h"
 
@@ -59,6 +60,9 @@ weights::Rename umt5_rename(const weights::TensorSource& source);
 // `store` must be bound to umt5_parameters(config). `dtype` is float32, bfloat16 or float16.
 std::unique_ptr<TextEncoder> make_umt5(const Umt5Config& config, weights::WeightStore store, at::ScalarType dtype,
                                        at::Device device, TextProbe probe = {});
+
+// The work of one prompt of `tokens`; weights are held one tensor at a time.
+TextWork compute_umt5_work(const Umt5Config& config, int64_t tokens, int64_t element_bytes);
 
 // Bucket of the relative position key - query.
 int64_t relative_bucket(int64_t key_minus_query, int64_t num_buckets, int64_t max_distance);

@@ -69,9 +69,7 @@ class WanVae final : public Vae {
 
 int64_t WanVae::chunk_latents(int64_t rows, int64_t cols, int64_t width) const {
   if (options_.chunk_latent_frames > 0) return options_.chunk_latent_frames;
-  const int64_t bytes =
-      temporal_stride() * rows * cols * width * static_cast<int64_t>(model_options_.dtype().itemsize());
-  return std::clamp<int64_t>(kLargestActivationBytes / std::max<int64_t>(bytes, 1), 1, kMaxChunkLatentFrames);
+  return wan_vae_chunk_latents(config_, rows, cols, width, static_cast<int64_t>(model_options_.dtype().itemsize()));
 }
 
 void check_tiling(const VaeTiling& tiling, int64_t stride) {
@@ -242,6 +240,12 @@ at::Tensor WanVae::encode(const FrameSource& source, const VaeTiling& tiling) co
 }
 
 }  // namespace
+
+int64_t wan_vae_chunk_latents(const WanVaeConfig& config, int64_t rows, int64_t cols, int64_t width,
+                              int64_t element_bytes) {
+  const int64_t bytes = config.temporal_stride() * rows * cols * width * element_bytes;
+  return std::clamp<int64_t>(kLargestActivationBytes / std::max<int64_t>(bytes, 1), 1, kMaxChunkLatentFrames);
+}
 
 std::unique_ptr<Vae> make_wan_vae(const WanVaeConfig& config, const weights::WeightStore& store, at::ScalarType dtype,
                                   at::Device device, const WanVaeOptions& options) {

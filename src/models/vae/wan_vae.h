@@ -34,4 +34,8 @@ std::unique_ptr<Vae> make_wan_vae(const WanVaeConfig& config, const weights::Wei
                                   at::ScalarType dtype = at::kFloat, at::Device device = at::kCPU,
                                   const WanVaeOptions& options = {});
 
+// Latent frames of a chunk, chosen by the size of the largest activation: `width` channels on `rows` x `cols`.
+int64_t wan_vae_chunk_latents(const WanVaeConfig& config, int64_t rows, int64_t cols, int64_t width,
+                              int64_t element_bytes);
+
 }  // namespace strobe::models

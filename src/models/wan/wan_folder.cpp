@@ -9,7 +9,8 @@
 #include "models/vae/wan_vae.h"
 #include "models/vae/wan_vae_config.h"
 #include "models/wan/wan.h"
-#include "models/wan/wan_tiny.h"
+#include "models/wan/wan_known.h"
+#include "models/wan/wan_setup.h"
 #include "weights/json.h"
 #include "weights/safetensors.h"
 
@@ -55,7 +56,9 @@ class WanFolder final : public ModelFolder {
  public:
   explicit WanFolder(const fs::path& folder);
 
-  const ModelInfo& info() const override { return info_; }
+  const ModelInfo& info() const override { return setup_.info; }
+  std::vector<StoredPart> stored_parts() const override;
+  ModelWork compute_work(const WorkQuery& query) const override { return compute_wan_work(setup_, query); }
   std::unique_ptr<Tokenizer> load_tokenizer() const override { return open_tokenizer(parts_.tokenizer); }
   std::unique_ptr<TextEncoder> load_text_encoder(at::ScalarType dtype, at::Device device) const override;
   std::unique_ptr<DiTModel> load_dit(int stage, at::ScalarType dtype, at::Device device) const override;
@@ -66,39 +69,28 @@ class WanFolder final : public ModelFolder {
   void find_diffusers_parts(const ConfigNode& index);
   void find_original_parts();
   void read_configs();
-  void check_parts_fit() const;
-  void read_scheduler();
-  void read_defaults(const ConfigNode& index);
 
   Parts parts_;
-  ModelInfo info_;
-  std::vector<WanConfig> dit_configs_;  // by stage
-  WanVaeConfig vae_config_;
-  Umt5Config text_config_;
+  WanSetup setup_;
 };
 
 void WanFolder::find_diffusers_parts(const ConfigNode& index) {
-  const fs::path& root = info_.folder;
+  const fs::path& root = setup_.info.folder;
+  read_wan_index(index, setup_.info);
   parts_.transformers = {root / "transformer"};
-  const ConfigNode* second = index.find("transformer_2");
-  const bool has_second = second && second->is_list() && !second->as_list().empty() && second->as_list()[0].is_string();
-  if (has_second) parts_.transformers.push_back(root / "transformer_2");
-  info_.boundary_ratio = index.get_number("boundary_ratio", 0);
-  if (has_second != (info_.boundary_ratio > 0)) {
-    index.fail("transformer_2 and boundary_ratio belong together: one is given, the other is not");
-  }
-  info_.has_token_timesteps = index.get_bool("expand_timesteps", false);
+  if (setup_.info.stages == 2) parts_.transformers.push_back(root / "transformer_2");
   parts_.vae = root / "vae";
   parts_.text_encoder = root / "text_encoder";
   parts_.tokenizer = root / "tokenizer";
 }
 
 void WanFolder::find_original_parts() {
-  const fs::path& root = info_.folder;
+  const fs::path& root = setup_.info.folder;
   parts_.is_original = true;
   if (has_file(root / "high_noise_model")) {
     parts_.transformers = {root / "high_noise_model", root / "low_noise_model"};
-    info_.boundary_ratio = 0.875;
+    setup_.info.boundary_ratio = 0.875;
+    setup_.info.stages = 2;
   } else {
     parts_.transformers = {root};
   }
@@ -115,95 +107,23 @@ void WanFolder::find_original_parts() {
   }
 }
 
-void WanFolder::read_scheduler() {
-  const fs::path path = info_.folder / "scheduler" / "scheduler_config.json";
-  if (!has_file(path)) {
-    info_.defaults.flow_shift = 5.0;  // the original repositories' default
-    return;
-  }
-  const ConfigNode node = weights::load_json(path);
-  const std::string type = node.get_string("_class_name", "UniPCMultistepScheduler");
-  if (type == "FlowMatchEulerDiscreteScheduler") {
-    info_.defaults.scheduler = "euler";
-    info_.defaults.flow_shift = node.get_number("shift", 1.0);
-    if (node.get_bool("use_dynamic_shifting", false))
-      node.at("use_dynamic_shifting").fail("only a static shift is supported");
-    return;
-  }
-  if (type != "UniPCMultistepScheduler") {
-    node.fail(fmt::format(
-        "scheduler '{}' is not supported; known: UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler", type));
-  }
-  info_.defaults.flow_shift = node.get_number("flow_shift", 1.0);
-  // The sampler is the one that every published Wan file asks for; any other setting would change the numbers.
-  const auto expect = [&](const char* key, const std::string& wanted) {
-    if (node.find(key) && node.get_string(key, wanted) != wanted)
-      node.at(key).fail(fmt::format("only '{}' is supported", wanted));
-  };
-  expect("prediction_type", "flow_prediction");
-  expect("solver_type", "bh2");
-  expect("final_sigmas_type", "zero");
-  if (node.get_integer("solver_order", 2) != 2) node.at("solver_order").fail("only order 2 is supported");
-  if (!node.get_bool("use_flow_sigmas", true)) node.at("use_flow_sigmas").fail("only flow sigmas are supported");
-  if (!node.get_bool("predict_x0", true)) node.at("predict_x0").fail("only true is supported");
-  if (!node.get_bool("lower_order_final", true))
-    node.at("lower_order_final").fail("only true is supported with a final sigma of zero");
-}
-
-void WanFolder::read_defaults(const ConfigNode& index) {
-  ModelDefaults& d = info_.defaults;
-  if (info_.stages == 2) {
-    d.height = 720, d.width = 1280, d.num_inference_steps = 40, d.guidance_scale = 4.0, d.guidance_scale_2 = 3.0;
-  } else if (info_.has_token_timesteps) {
-    d.height = 704, d.width = 1280, d.num_frames = 121, d.fps = 24;
-  }
-  // Our own bundles say what they were made for; diffusers skips keys that begin with an underscore.
-  if (const ConfigNode* own = index.find("_strobe")) {
-    d.num_frames = own->get_integer("num_frames", d.num_frames);
-    d.height = own->get_integer("height", d.height);
-    d.width = own->get_integer("width", d.width);
-    d.fps = own->get_integer("fps", d.fps);
-    d.num_inference_steps = static_cast<int>(own->get_integer("num_inference_steps", d.num_inference_steps));
-    d.guidance_scale = own->get_number("guidance_scale", d.guidance_scale);
-    info_.note = own->get_string("note", "");
-  }
-}
-
 void WanFolder::read_configs() {
   for (const fs::path& part : parts_.transformers) {
-    dit_configs_.push_back(transformer_config(part, *weights::open_weights(part)));
+    setup_.transformers.push_back(transformer_config(part, *weights::open_weights(part)));
   }
   if (parts_.is_original) {
-    vae_config_ = WanVaeConfig::from_tensors(*weights::open_weights(parts_.vae));
-    text_config_ = Umt5Config::from_tensors(*weights::open_weights(parts_.text_encoder));
-    info_.has_token_timesteps = vae_config_.is_residual;
+    setup_.vae = WanVaeConfig::from_tensors(*weights::open_weights(parts_.vae));
+    setup_.text_encoder = Umt5Config::from_tensors(*weights::open_weights(parts_.text_encoder));
+    setup_.info.has_token_timesteps = setup_.vae.is_residual;
   } else {
-    vae_config_ = WanVaeConfig::from_json(weights::load_json(parts_.vae / "config.json"));
-    text_config_ = Umt5Config::from_json(weights::load_json(parts_.text_encoder / "config.json"));
-  }
-}
-
-void WanFolder::check_parts_fit() const {
-  for (const WanConfig& dit : dit_configs_) {
-    if (vae_config_.latent_channels != dit.out_channels) {
-      throw ConfigError(fmt::format("{}: the transformer makes {} latent channels, the VAE reads {}",
-                                    info_.folder.string(), dit.out_channels, vae_config_.latent_channels));
-    }
-    if (text_config_.d_model != dit.text_width) {
-      throw ConfigError(fmt::format("{}: the text encoder makes embeddings of width {}, the transformer reads {}",
-                                    info_.folder.string(), text_config_.d_model, dit.text_width));
-    }
-    if (dit.patch != dit_configs_.front().patch || dit.in_channels != dit_configs_.front().in_channels) {
-      throw ConfigError(
-          fmt::format("{}: the two transformers differ in patch or input channels", info_.folder.string()));
-    }
+    setup_.vae = WanVaeConfig::from_json(weights::load_json(parts_.vae / "config.json"));
+    setup_.text_encoder = Umt5Config::from_json(weights::load_json(parts_.text_encoder / "config.json"));
   }
 }
 
 WanFolder::WanFolder(const fs::path& folder) {
-  info_.family = "wan";
-  info_.folder = folder;
-  info_.name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  setup_.info.folder = folder;
+  setup_.info.name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   ConfigNode index;
   if (has_file(folder / "model_index.json")) {
     index = weights::load_json(folder / "model_index.json");
@@ -211,33 +131,48 @@ WanFolder::WanFolder(const fs::path& folder) {
   } else {
     find_original_parts();
   }
-  info_.stages = static_cast<int>(parts_.transformers.size());
-
   read_configs();
-  check_parts_fit();
-  const WanConfig& dit = dit_configs_.front();
-  info_.latent_channels = vae_config_.latent_channels;
-  info_.input_channels = dit.in_channels;
-  info_.temporal_stride = vae_config_.temporal_stride();
-  info_.spatial_stride = vae_config_.spatial_stride();
-  info_.size_multiple = info_.spatial_stride * std::max(dit.patch[1], dit.patch[2]);
-  info_.dit_parameters = weights::count_parameters(wan_parameters(dit));
-  info_.vae_parameters = weights::count_parameters(wan_vae_parameters(vae_config_));
-  info_.text_encoder_parameters = weights::count_parameters(umt5_parameters(text_config_));
-  read_scheduler();
-  read_defaults(index);
+  std::optional<ConfigNode> scheduler;
+  const fs::path path = folder / "scheduler" / "scheduler_config.json";
+  if (has_file(path)) scheduler = weights::load_json(path);
+  complete_wan_setup(setup_, index, scheduler);
+}
+
+StoredPart read_stored_part(const std::string& name, const fs::path& path) {
+  StoredPart part{.name = name};
+  std::map<at::ScalarType, int64_t> sums;
+  const auto source = weights::open_weights(path);
+  for (const weights::TensorInfo& tensor : source->tensors()) {
+    const auto bytes = static_cast<int64_t>(weights::stored_bytes(tensor));
+    sums[tensor.dtype] += bytes;
+    part.parameters += bytes / static_cast<int64_t>(c10::elementSize(tensor.dtype));
+  }
+  part.bytes.assign(sums.begin(), sums.end());
+  std::sort(part.bytes.begin(), part.bytes.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  return part;
+}
+
+std::vector<StoredPart> WanFolder::stored_parts() const {
+  std::vector<StoredPart> parts;
+  for (size_t stage = 0; stage < parts_.transformers.size(); ++stage) {
+    parts.push_back(read_stored_part(stage == 0 ? "transformer" : "transformer_2", parts_.transformers[stage]));
+  }
+  parts.push_back(read_stored_part("vae", parts_.vae));
+  parts.push_back(read_stored_part("text_encoder", parts_.text_encoder));
+  return parts;
 }
 
 std::unique_ptr<TextEncoder> WanFolder::load_text_encoder(at::ScalarType dtype, at::Device device) const {
   auto source = weights::open_weights(parts_.text_encoder);
-  auto store = weights::WeightStore::bind(source, umt5_parameters(text_config_), "text_encoder", umt5_rename(*source));
-  return make_umt5(text_config_, std::move(store), dtype, device);
+  auto store =
+      weights::WeightStore::bind(source, umt5_parameters(setup_.text_encoder), "text_encoder", umt5_rename(*source));
+  return make_umt5(setup_.text_encoder, std::move(store), dtype, device);
 }
 
 std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, at::ScalarType dtype, at::Device device) const {
   const auto index = static_cast<size_t>(stage);
   auto source = weights::open_weights(parts_.transformers.at(index));
-  const WanConfig& config = dit_configs_.at(index);
+  const WanConfig& config = setup_.transformers.at(index);
   auto store = weights::WeightStore::bind(source, wan_parameters(config), stage == 0 ? "transformer" : "transformer_2",
                                           wan_rename(*source));
   return make_wan_dit(config, store, dtype, device);
@@ -246,8 +181,8 @@ std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, at::ScalarType dtype, a
 std::unique_ptr<Vae> WanFolder::load_vae(at::ScalarType dtype, at::Device device) const {
   auto source = weights::open_weights(parts_.vae);
   auto store =
-      weights::WeightStore::bind(source, wan_vae_parameters(vae_config_), "vae", wan_vae_rename(vae_config_, *source));
-  return make_wan_vae(vae_config_, store, dtype, device);
+      weights::WeightStore::bind(source, wan_vae_parameters(setup_.vae), "vae", wan_vae_rename(setup_.vae, *source));
+  return make_wan_vae(setup_.vae, store, dtype, device);
 }
 
 class WanFamily final : public ModelFamily {
@@ -270,7 +205,11 @@ class WanFamily final : public ModelFamily {
     return std::make_unique<WanFolder>(folder);
   }
 
-  void write_tiny_model(const fs::path& folder, uint64_t seed) const override { write_tiny_wan(folder, seed); }
+  std::vector<std::string> known_names() const override { return known_wan_names(); }
+  std::unique_ptr<ModelArchitecture> open_known(const std::string& name) const override { return open_known_wan(name); }
+  CheckpointFiles known_files(const std::string& name, const std::string& note) const override {
+    return known_wan_files(name, note);
+  }
 };
 
 }  // namespace

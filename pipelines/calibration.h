@@ -1,0 +1,22 @@
+// How fast this machine computes what a model is made of, measured in a fraction of a second.
+//
+// Method   Repeats for kSecondsEach (once at least); the best one counts, as the first call sets up and other programs
+//          only ever slow it down. Shapes are small ones of the published models; large ones may run a third faster or
+//          slower.
+// Units    FLOP/s with a multiply-add as 2.
+#pragma once
+
+#include "pipelines/pipeline.h"
+
+namespace strobe::pipelines {
+
+struct Rates {
+  double linear = 0;       // [tokens, 1536] x [1536, 1536]
+  double attention = 0;    // LibTorch's SDPA, head width 128
+  double convolution = 0;  // 3x3x3 over 96 channels, float32 as the VAE runs
+  double seconds = 0;      // what the measurement took
+};
+
+Rates measure_rates(const Device& device);
+
+}  // namespace strobe::pipelines

@@ -1,0 +1,105 @@
+#include "pipelines/plan.h"
+
+#include "core/torch.h"
+// After the precompiled header.
+#include "attention/pattern.h"
+#include "core/error.h"
+#include "sampling/guider.h"
+
+namespace strobe::pipelines {
+namespace {
+
+// Latents of the sampler and the guider that live at once: the sample, its past, predictions of the branches.
+constexpr int64_t kLatentCopies = 8;
+
+// Share of the query-key pairs that the method computes. The place where a sparse method will state its own.
+double attention_density(const Request& request) {
+  attention::make_pattern(request.attention, {});  // an unknown one is refused here as in generate
+  return 1;
+}
+
+// Steps, branches and prompts.
+void count_forwards(Plan& plan) {
+  const Job& job = plan.job;
+  const auto guider =
+      sampling::make_guider(job.request.guider, {.scale_per_stage = {job.guidance_scale, job.guidance_scale_2}});
+  const sampling::Schedule schedule = make_schedule(job);
+  plan.stage_steps.assign(static_cast<size_t>(plan.info.stages), 0);
+  for (int step = 0; step < schedule.steps(); ++step) {
+    const int stage = stage_of(plan.info, schedule.timesteps[static_cast<size_t>(step)]);
+    ++plan.stage_steps[static_cast<size_t>(stage)];
+    const auto branches = guider->branches(
+        {.step = step, .steps = schedule.steps(), .sigma = schedule.sigmas[static_cast<size_t>(step)], .stage = stage});
+    plan.forwards += static_cast<int64_t>(branches.size());
+    for (const Branch branch : branches) {
+      if (branch == Branch::kUncond) plan.prompts = 2;
+    }
+  }
+}
+
+PlanFlops sum_flops(const Plan& plan) {
+  const auto forwards = static_cast<double>(plan.forwards), prompts = static_cast<double>(plan.prompts);
+  const models::ForwardWork& forward = plan.work.forward;
+  double experts = 0;
+  for (const int steps : plan.stage_steps) experts += steps > 0 ? 1 : 0;
+  PlanFlops flops;
+  flops.self_attention = forwards * forward.self_attention_flops * plan.density;
+  flops.cross_attention = forwards * forward.cross_attention_flops;
+  flops.linear = forwards * forward.linear_flops + experts * prompts * forward.prepare_flops;
+  flops.text = prompts * plan.work.text.flops;
+  for (const models::DecodeLevel& level : plan.work.decode.levels) flops.vae += level.flops;
+  return flops;
+}
+
+void estimate_memory(Plan& plan, int64_t element_bytes) {
+  int64_t latent_bytes = 4;
+  for (const int64_t size : plan.job.latent_shape) latent_bytes *= size;
+  plan.text = {plan.work.text.weight_bytes, plan.work.text.activation_bytes};
+  plan.denoise = {plan.info.dit_parameters * element_bytes, plan.work.forward.activation_bytes +
+                                                                plan.prompts * plan.work.forward.prompt_bytes +
+                                                                kLatentCopies * latent_bytes};
+  plan.decode = {plan.info.vae_parameters * 4, plan.work.decode.activation_bytes + latent_bytes};
+}
+
+PlanSeconds estimate_time(const Plan& plan) {
+  PlanSeconds seconds;
+  seconds.text = plan.flops.text / plan.rates.linear;
+  seconds.denoise = plan.flops.linear / plan.rates.linear +
+                    (plan.flops.self_attention + plan.flops.cross_attention) / plan.rates.attention;
+  for (const models::DecodeLevel& level : plan.work.decode.levels) {
+    seconds.decode += level.run_flops / plan.rates.convolution;
+  }
+  return seconds;
+}
+
+}  // namespace
+
+int64_t Plan::peak_bytes() const { return std::max({text.total_bytes(), denoise.total_bytes(), decode.total_bytes()}); }
+
+Plan make_plan(const models::ModelArchitecture& model, const Request& request, const PlanOptions& options,
+               const Rates& rates) {
+  Plan plan;
+  plan.info = model.info();
+  plan.job = resolve_clip(request, plan.info);
+  plan.text_tokens = options.text_tokens > 0 ? options.text_tokens : plan.info.padded_text_tokens;
+  if (plan.text_tokens > plan.info.padded_text_tokens) {
+    throw ConfigError(fmt::format("--text-tokens {}: {} takes at most {}", plan.text_tokens, plan.info.name,
+                                  plan.info.padded_text_tokens));
+  }
+  plan.density = attention_density(request);
+  plan.rates = rates;
+  count_forwards(plan);
+  const auto element_bytes = static_cast<int64_t>(c10::elementSize(options.device.dtype));
+  plan.work = model.compute_work({.num_frames = plan.job.num_frames,
+                                  .height = plan.job.height,
+                                  .width = plan.job.width,
+                                  .text_tokens = plan.text_tokens,
+                                  .element_bytes = element_bytes});
+  plan.weights = model.stored_parts();
+  plan.flops = sum_flops(plan);
+  estimate_memory(plan, element_bytes);
+  plan.seconds = estimate_time(plan);
+  return plan;
+}
+
+}  // namespace strobe::pipelines
