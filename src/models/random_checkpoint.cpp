@@ -119,6 +119,7 @@ void WeightsWriter::write_tensor(weights::SafetensorsWriter& writer, const Entry
 void WeightsWriter::write_shard(const fs::path& path, std::vector<Entry> entries, at::ScalarType dtype) {
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.spec->name < b.spec->name; });
   std::vector<weights::TensorInfo> infos;
+  infos.reserve(entries.size());
   for (const Entry& entry : entries) infos.push_back({entry.spec->name, entry.spec->shape, dtype});
   weights::SafetensorsWriter writer(path, std::move(infos),
                                     {{"format", "pt"}, {"strobe.weights", options_.is_zero ? "zero" : "random"}});
