@@ -115,6 +115,10 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
   return store;
 }
 
+bool WeightStore::contains(const std::string& name) const {
+  return file_names_.contains(name) || (patches_ && patches_->created(name));
+}
+
 at::Tensor WeightStore::load_stored(const std::string& name) const {
   auto found = file_names_.find(name);
   if (found == file_names_.end()) throw WeightError(fmt::format("{}: {}: no such tensor", what_, name));
@@ -122,7 +126,9 @@ at::Tensor WeightStore::load_stored(const std::string& name) const {
 }
 
 at::Tensor WeightStore::load(const std::string& name, at::ScalarType dtype, at::Device device) const {
-  return load_stored(name).to(at::TensorOptions().dtype(dtype).device(device));
+  if (!patches_) return load_stored(name).to(at::TensorOptions().dtype(dtype).device(device));
+  const std::vector<int64_t>* created = patches_->created(name);
+  return patches_->apply(name, created ? at::zeros(*created, at::kFloat) : load_stored(name), dtype, device);
 }
 
 std::vector<std::pair<at::ScalarType, int64_t>> WeightStore::bytes_by_dtype() const {
