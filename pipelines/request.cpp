@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 
 #include "core/error.h"
 #include "core/output_file.h"
@@ -45,6 +46,16 @@ std::filesystem::path comparable(const std::filesystem::path& path) {
   return whole.has_filename() ? whole : whole.parent_path();
 }
 
+void check_loras(const std::vector<weights::Lora>& loras) {
+  for (const weights::Lora& lora : loras) {
+    const std::string path = lora.path.string();
+    std::error_code error;
+    require(std::filesystem::exists(lora.path, error), fmt::format("--lora {}: no such file", path));
+    require(std::filesystem::is_regular_file(lora.path, error), fmt::format("--lora {}: not a file", path));
+    require(std::isfinite(lora.weight), fmt::format("--lora {}: expected a finite weight", path));
+  }
+}
+
 // Two outputs under one name would leave one of them.
 void check_outputs_differ(const Request& request) {
   const std::pair<const char*, const std::filesystem::path*> outputs[] = {{"--output", &request.output},
@@ -59,6 +70,22 @@ void check_outputs_differ(const Request& request) {
 }
 
 }  // namespace
+
+weights::Lora parse_lora(const std::string& text) {
+  weights::Lora lora{.path = text};
+  const size_t colon = text.rfind(':');
+  if (colon != std::string::npos && colon + 1 < text.size()) {
+    const std::string number = text.substr(colon + 1);
+    char* end = nullptr;
+    const double weight = std::strtod(number.c_str(), &end);
+    if (*end == '\0' && !std::isspace(static_cast<unsigned char>(number[0]))) {
+      lora = {.path = text.substr(0, colon), .weight = weight};
+    }
+  }
+  require(!lora.path.empty(), fmt::format("--lora {}: expected FILE or FILE:WEIGHT", text));
+  require(std::isfinite(lora.weight), fmt::format("--lora {}: expected a finite weight", text));
+  return lora;
+}
 
 std::string slug(const std::string& prompt) {
   std::string out;
@@ -109,6 +136,7 @@ void check_output(const std::filesystem::path& path, const video::VideoOptions& 
 }
 
 Job resolve(const Request& request, const models::ModelInfo& info) {
+  check_loras(request.loras);
   const models::ModelDefaults& d = info.defaults;
   Job job;
   job.request = request;
