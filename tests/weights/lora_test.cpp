@@ -294,6 +294,38 @@ TEST(Lora, takes_the_kronecker_product_of_a_lokr_whole_or_split) {
                          "q.weight", 0.5 * kronecker(product_of(c, d), w2)));
 }
 
+// The kernel of a Tucker form: for every place k of the core, a^T t[:, :, k] b.
+at::Tensor tucker(const at::Tensor& t, const at::Tensor& a, const at::Tensor& b) {
+  std::vector<at::Tensor> places;
+  for (const at::Tensor& core : t.flatten(2).unbind(2)) places.push_back(product_of(product_of(a.t(), core), b));
+  return at::stack(places, 2);
+}
+
+TEST(Lora, changes_convolutions_by_loha_and_lokr_with_a_core) {
+  Tensors loha = {{"c.alpha", alpha_of(1)}};
+  uint32_t k = 12;
+  for (std::string pair : {"1", "2"}) {
+    loha["c.hada_t" + pair] = fill_input(k++, {2, 2, 1, 2, 2});
+    loha["c.hada_w" + pair + "_a"] = fill_input(k++, {2, 4});
+    loha["c.hada_w" + pair + "_b"] = fill_input(k++, {2, 3});
+  }
+  EXPECT_TRUE(changed_by(merge(loha), "c.weight",
+                         0.5 * tucker(loha["c.hada_t1"], loha["c.hada_w1_a"], loha["c.hada_w1_b"]) *
+                             tucker(loha["c.hada_t2"], loha["c.hada_w2_a"], loha["c.hada_w2_b"])));
+
+  const Tensors lokr = {{"c.alpha", alpha_of(1)},
+                        {"c.lokr_w1", fill_input(20, {2, 3})},
+                        {"c.lokr_t2", fill_input(21, {2, 2, 1, 2, 2})},
+                        {"c.lokr_w2_a", fill_input(22, {2, 2})},
+                        {"c.lokr_w2_b", fill_input(23, {2, 1})}};
+  std::vector<at::Tensor> places;
+  for (const at::Tensor& place :
+       tucker(lokr.at("c.lokr_t2"), lokr.at("c.lokr_w2_a"), lokr.at("c.lokr_w2_b")).unbind(2)) {
+    places.push_back(kronecker(lokr.at("c.lokr_w1"), place));
+  }
+  EXPECT_TRUE(changed_by(merge(lokr), "c.weight", 0.5 * at::stack(places, 2)));
+}
+
 TEST(Lora, takes_the_scale_from_the_header_where_a_module_has_no_alpha) {
   const std::vector<std::pair<std::string, double>> cases = {
       {R"({"transformer.r": 2, "transformer.lora_alpha": 8})", 4},
