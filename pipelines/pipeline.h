@@ -42,7 +42,8 @@ struct Result {
   std::string encoder;       // what really wrote the video
   StageTimes times;
   std::vector<attention::AttentionRow> attention;
-  int64_t forwards = 0;  // evaluations of the transformer
+  std::vector<weights::LoraUse> loras;  // a row per file and transformer
+  int64_t forwards = 0;                 // evaluations of the transformer
   int64_t peak_memory_bytes = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 
 #include "core/error.h"
 #include "core/nearest.h"
@@ -57,6 +58,16 @@ std::filesystem::path comparable(const std::filesystem::path& path) {
   return whole.has_filename() ? whole : whole.parent_path();
 }
 
+void check_loras(const std::vector<weights::Lora>& loras) {
+  for (const weights::Lora& lora : loras) {
+    const std::string path = lora.path.string();
+    std::error_code error;
+    require(std::filesystem::exists(lora.path, error), fmt::format("--lora {}: no such file", path));
+    require(std::filesystem::is_regular_file(lora.path, error), fmt::format("--lora {}: not a file", path));
+    require(std::isfinite(lora.weight), fmt::format("--lora {}: expected a finite weight", path));
+  }
+}
+
 // Two outputs under one name would leave one of them.
 void check_outputs_differ(const Request& request) {
   const std::pair<const char*, const std::filesystem::path*> outputs[] = {{"--output", &request.output},
@@ -66,6 +77,10 @@ void check_outputs_differ(const Request& request) {
     for (const auto& [other_flag, other] : outputs) {
       if (path == other || path->empty() || other->empty() || comparable(*path) != comparable(*other)) continue;
       throw ConfigError(fmt::format("{} and {} are the same path: {}", flag, other_flag, path->string()));
+    }
+    for (const weights::Lora& lora : request.loras) {
+      if (path->empty() || comparable(*path) != comparable(lora.path)) continue;
+      throw ConfigError(fmt::format("{} would replace the LoRA file {}", flag, path->string()));
     }
   }
 }
@@ -82,6 +97,22 @@ sampling::Schedule make_schedule(const Job& job) {
 int stage_of(const models::ModelInfo& info, float timestep) {
   const double boundary = info.boundary_ratio * 1000.0;
   return boundary > 0 && timestep < boundary ? 1 : 0;
+}
+
+weights::Lora parse_lora(const std::string& text) {
+  weights::Lora lora{.path = text};
+  const size_t colon = text.rfind(':');
+  if (colon != std::string::npos && colon + 1 < text.size()) {
+    const std::string number = text.substr(colon + 1);
+    char* end = nullptr;
+    const double weight = std::strtod(number.c_str(), &end);
+    if (*end == '\0' && !std::isspace(static_cast<unsigned char>(number[0]))) {
+      lora = {.path = text.substr(0, colon), .weight = weight};
+    }
+  }
+  require(!lora.path.empty(), fmt::format("--lora {}: expected FILE or FILE:WEIGHT", text));
+  require(std::isfinite(lora.weight), fmt::format("--lora {}: expected a finite weight", text));
+  return lora;
 }
 
 std::string slug(const std::string& prompt) {
@@ -165,6 +196,7 @@ Job resolve_clip(const Request& request, const models::ModelInfo& info) {
 }
 
 Job resolve(const Request& request, const models::ModelInfo& info) {
+  check_loras(request.loras);
   Job job = resolve_clip(request, info);
   const video::VideoOptions options = video_options(request, job.height, job.width, job.fps);
   check_outputs_differ(request);

@@ -10,6 +10,7 @@
 #include "models/model_folder.h"
 #include "sampling/schedule.h"
 #include "video/video_writer.h"
+#include "weights/lora.h"
 
 namespace strobe::pipelines {
 
@@ -28,6 +29,7 @@ struct Request {
   std::string attention_backend = "auto";
   bool is_strict = false;  // refuse a size that would be rounded
   bool uses_vae_tiling = false;
+  std::vector<weights::Lora> loras;
 
   std::filesystem::path output;        // empty: no video
   std::filesystem::path init_latents;  // empty: noise from the seed
@@ -38,6 +40,9 @@ struct Request {
   bool is_lossless = false;
   bool may_overwrite = false;
 };
+
+// "FILE" or "FILE:WEIGHT"; only a number behind the last colon is a weight. ConfigError for one that is not finite.
+weights::Lora parse_lora(const std::string& text);
 
 // The clip that will be made: every value decided.
 struct Job {

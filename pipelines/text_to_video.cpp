@@ -30,6 +30,7 @@ class Denoiser {
  public:
   Denoiser(const models::ModelFolder& folder, const Device& device, const Job& job, const Progress& progress)
       : folder_(folder),
+        loras_(job.request.loras.empty() ? weights::LoraPlan() : folder.plan_loras(job.request.loras)),
         device_(device),
         job_(job),
         progress_(progress),
@@ -79,6 +80,7 @@ class Denoiser {
   }
 
   const attention::AttentionEngine& engine() const { return engine_; }
+  const std::vector<weights::LoraUse>& loras() const { return loras_.uses; }
   int64_t forwards() const { return forwards_; }
   double load_ms() const { return load_ms_; }
 
@@ -89,7 +91,9 @@ class Denoiser {
     prepared_positive_.reset();
     prepared_negative_.reset();
     dit_.reset();  // before the next one takes its place
-    dit_ = folder_.load_dit(stage, device_.dtype, device_.device);
+    models::DitOptions options{.dtype = device_.dtype, .device = device_.device};
+    if (!loras_.patches.empty()) options.patches = loras_.patches.at(static_cast<size_t>(stage));
+    dit_ = folder_.load_dit(stage, options);
     prepared_positive_ = dit_->prepare(positive_);
     if (negative_.text.states.defined()) prepared_negative_ = dit_->prepare(negative_);
     stage_ = stage;
@@ -97,6 +101,7 @@ class Denoiser {
   }
 
   const models::ModelFolder& folder_;
+  weights::LoraPlan loras_;
   const Device& device_;
   const Job& job_;
   const Progress& progress_;
@@ -197,6 +202,7 @@ at::Tensor Pipeline::denoise(const Job& job, at::Tensor start, const Progress& p
   result.times.load_ms = denoiser.load_ms();
   result.times.denoise_ms = timer.milliseconds() - denoiser.load_ms();
   result.attention = denoiser.engine().stats().rows();
+  result.loras = denoiser.loras();
   result.forwards = denoiser.forwards();
   return latents;
 }

@@ -15,6 +15,7 @@ struct GenerateOptions {
   pipelines::Request request;
   std::string size;
   int64_t seed = 0;
+  std::vector<std::string> loras;
 };
 
 void add_clip_options(CLI::App& app, GenerateOptions& o) {
@@ -46,6 +47,7 @@ void print_summary(const pipelines::Job& job, const pipelines::Result& result) {
 int run_generate(GenerateOptions& o) {
   apply_common_options(o.common);
   pipelines::Request& request = o.request;
+  for (const std::string& text : o.loras) request.loras.push_back(pipelines::parse_lora(text));
   if (!o.size.empty()) parse_size(o.size, request);
   if (o.seed < -1) throw ConfigError(fmt::format("--seed {}: expected a number from 0, or -1", o.seed));
   const bool is_drawn = o.seed == -1;
@@ -85,6 +87,10 @@ std::function<int()> add_generate(CLI::App& app) {
   add_output_options(app, options->request);
   add_sampling_options(app, options->request);
   app.add_option("--init-latents", options->request.init_latents, "start noise from a latents file")->group("Sampling");
+  app.add_option("--lora", options->loras, "FILE[:WEIGHT]: a LoRA merged into the weights; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->group("Model");
   add_common_options(app, options->common);
   return [options] { return run_generate(*options); };
 }

@@ -18,6 +18,7 @@
 #include "models/random_checkpoint.h"
 #include "models/text/text_encoder.h"
 #include "models/vae/vae.h"
+#include "weights/lora.h"
 
 namespace strobe::models {
 
@@ -55,6 +56,13 @@ struct ModelInfo {
   int64_t vae_parameters = 0;
 };
 
+struct DitOptions {
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  Residency residency = Residency::kLoaded;
+  std::shared_ptr<const weights::WeightPatches> patches{};  // of this stage (LoRA); null: the weights as they are
+};
+
 // What is known of a model without reading its weights.
 class ModelArchitecture {
  public:
@@ -69,7 +77,9 @@ class ModelFolder : public ModelArchitecture {
  public:
   virtual std::unique_ptr<Tokenizer> load_tokenizer() const = 0;
   virtual std::unique_ptr<TextEncoder> load_text_encoder(at::ScalarType dtype, at::Device device) const = 0;
-  virtual std::unique_ptr<DiTModel> load_dit(int stage, at::ScalarType dtype, at::Device device) const = 0;
+  // Matches LoRA files with the transformers by name and shape, before any weight is read, and says what it found.
+  virtual weights::LoraPlan plan_loras(const std::vector<weights::Lora>& loras) const = 0;
+  virtual std::unique_ptr<DiTModel> load_dit(int stage, const DitOptions& options) const = 0;
   virtual std::unique_ptr<Vae> load_vae(at::ScalarType dtype, at::Device device) const = 0;
   virtual std::string clean_prompt(const std::string& prompt) const = 0;
 };

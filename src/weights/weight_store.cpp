@@ -115,6 +115,10 @@ WeightStore WeightStore::bind(std::shared_ptr<const TensorSource> source, const 
   return store;
 }
 
+bool WeightStore::contains(const std::string& name) const {
+  return file_names_.contains(name) || (patches_ && patches_->created(name));
+}
+
 at::Tensor WeightStore::load_stored(const std::string& name) const {
   auto found = file_names_.find(name);
   if (found == file_names_.end()) throw WeightError(fmt::format("{}: {}: no such tensor", what_, name));
@@ -122,8 +126,11 @@ at::Tensor WeightStore::load_stored(const std::string& name) const {
 }
 
 at::Tensor WeightStore::load(const std::string& name, at::ScalarType dtype, at::Device device) const {
+  const std::vector<int64_t>* created = patches_ ? patches_->created(name) : nullptr;
+  if (created) return patches_->apply(name, at::zeros(*created, at::kFloat), dtype, device);
   const at::Tensor stored = load_stored(name);
-  at::Tensor loaded = stored.to(at::TensorOptions().dtype(dtype).device(device));
+  at::Tensor loaded = patches_ ? patches_->apply(name, stored, dtype, device)
+                               : stored.to(at::TensorOptions().dtype(dtype).device(device));
   if (!loaded.is_same(stored)) source_->release(file_names_.at(name));
   return loaded;
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "weights/tensor_source.h"
+#include "weights/weight_patches.h"
 
 namespace strobe::weights {
 
@@ -38,18 +39,23 @@ class WeightStore {
   static WeightStore bind(std::shared_ptr<const TensorSource> source, const std::vector<TensorSpec>& expected,
                           const std::string& what, const Rename& rename = {});
 
-  // The tensor widened or narrowed to `dtype`, contiguous. It aliases the file where dtype is as stored on the CPU;
-  // otherwise the file's pages are given back, so that a model that must be widened stands in memory once.
+  // What `load` changes on the way (LoRA). Null: nothing.
+  void set_patches(std::shared_ptr<const WeightPatches> patches) { patches_ = std::move(patches); }
+
+  // The tensor widened or narrowed to `dtype`, contiguous. It aliases the file where dtype is as stored on the CPU and no
+  // patch changes it; otherwise the file's pages are given back, so that a model that must be widened stands in memory
+  // once.
   at::Tensor load(const std::string& name, at::ScalarType dtype, at::Device device = at::kCPU) const;
 
-  // As stored.
+  // As stored, without patches.
   at::Tensor load_stored(const std::string& name) const;
 
   // TensorSource's hints for every tensor whose name begins with `prefix`.
   void prefetch(std::string_view prefix) const;
   void release(std::string_view prefix) const;
 
-  bool contains(const std::string& name) const { return file_names_.contains(name); }
+  // Also true for a tensor that the patches create.
+  bool contains(const std::string& name) const;
   const std::vector<TensorSpec>& specs() const { return specs_; }
   // Dtypes found, most bytes first, for the record: "bf16 97 %, f32 3 %" is made of these.
   std::vector<std::pair<at::ScalarType, int64_t>> bytes_by_dtype() const;
@@ -60,6 +66,7 @@ class WeightStore {
   std::vector<TensorSpec> specs_;
   std::unordered_map<std::string, std::string> file_names_;  // model's name -> name in the file
   std::string what_;
+  std::shared_ptr<const WeightPatches> patches_;
 };
 
 // Total number of elements.

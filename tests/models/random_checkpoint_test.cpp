@@ -40,7 +40,7 @@ TEST(RandomCheckpoint, is_the_same_for_the_same_seed_and_loads) {
   EXPECT_EQ(opened->info().defaults.num_frames, known->info().defaults.num_frames);
   EXPECT_EQ(opened->stored_parts()[0].total_bytes(), known->stored_parts()[0].total_bytes());
   EXPECT_LT(opened->load_tokenizer()->encode("a red circle, 42!", 512).size(), 20U);
-  EXPECT_TRUE(opened->load_dit(0, at::kFloat, at::kCPU));
+  EXPECT_TRUE(opened->load_dit(0, {}));
   EXPECT_TRUE(opened->load_vae(at::kFloat, at::kCPU));
   const at::Tensor text = opened->load_text_encoder(at::kFloat, at::kCPU)->encode({5, 6, 1});
   EXPECT_TRUE(at::isfinite(text).all().item<bool>());

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/config_node.h"
@@ -38,6 +39,11 @@ struct WanConfig {
 
 // Every tensor of the model under its diffusers name.
 std::vector<weights::TensorSpec> wan_parameters(const WanConfig& config);
+
+// The diffusers name of a tensor of the original releases; any other name comes back as it is.
+std::string wan_rename_original(std::string_view name);
+// Every layer and free parameter of the original releases, with the image branch, by name.
+std::vector<std::string> wan_original_modules(int64_t layers);
 
 // Accepts diffusers names, original names and either with a `model.diffusion_model.` or `diffusion_model.` prefix.
 weights::Rename wan_rename(const weights::TensorSource& source);

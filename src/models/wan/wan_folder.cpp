@@ -10,6 +10,7 @@
 #include "models/vae/wan_vae_config.h"
 #include "models/wan/wan.h"
 #include "models/wan/wan_known.h"
+#include "models/wan/wan_lora.h"
 #include "models/wan/wan_setup.h"
 #include "weights/json.h"
 #include "weights/safetensors.h"
@@ -61,7 +62,10 @@ class WanFolder final : public ModelFolder {
   ModelWork compute_work(const WorkQuery& query) const override { return compute_wan_work(setup_, query); }
   std::unique_ptr<Tokenizer> load_tokenizer() const override { return open_tokenizer(parts_.tokenizer); }
   std::unique_ptr<TextEncoder> load_text_encoder(at::ScalarType dtype, at::Device device) const override;
-  std::unique_ptr<DiTModel> load_dit(int stage, at::ScalarType dtype, at::Device device) const override;
+  weights::LoraPlan plan_loras(const std::vector<weights::Lora>& loras) const override {
+    return plan_wan_loras(setup_.transformers, loras);
+  }
+  std::unique_ptr<DiTModel> load_dit(int stage, const DitOptions& options) const override;
   std::unique_ptr<Vae> load_vae(at::ScalarType dtype, at::Device device) const override;
   std::string clean_prompt(const std::string& prompt) const override { return models::clean_prompt(prompt); }
 
@@ -169,13 +173,14 @@ std::unique_ptr<TextEncoder> WanFolder::load_text_encoder(at::ScalarType dtype, 
   return make_umt5(setup_.text_encoder, std::move(store), dtype, device);
 }
 
-std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, at::ScalarType dtype, at::Device device) const {
+std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, const DitOptions& options) const {
   const auto index = static_cast<size_t>(stage);
   auto source = weights::open_weights(parts_.transformers.at(index));
   const WanConfig& config = setup_.transformers.at(index);
   auto store = weights::WeightStore::bind(source, wan_parameters(config), stage == 0 ? "transformer" : "transformer_2",
                                           wan_rename(*source));
-  return make_wan_dit(config, store, dtype, device);
+  store.set_patches(options.patches);
+  return make_wan_dit(config, store, options.dtype, options.device, options.residency);
 }
 
 std::unique_ptr<Vae> WanFolder::load_vae(at::ScalarType dtype, at::Device device) const {

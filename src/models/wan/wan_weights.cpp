@@ -95,7 +95,9 @@ std::string rename_block_part(std::string_view part) {
   return std::string(part);
 }
 
-std::string rename_original(std::string_view name) {
+}  // namespace
+
+std::string wan_rename_original(std::string_view name) {
   if (name.starts_with("blocks.")) {
     const size_t dot = name.find('.', 7);
     if (dot == std::string_view::npos) return std::string(name);
@@ -106,6 +108,24 @@ std::string rename_original(std::string_view name) {
   }
   return std::string(name);
 }
+
+std::vector<std::string> wan_original_modules(int64_t layers) {
+  const auto module = [](std::string_view prefix) {
+    return std::string(prefix.substr(0, prefix.size() - (prefix.ends_with('.') ? 1 : 0)));
+  };
+  std::vector<std::string> names = {"patch_embedding"};
+  for (const Pair& pair : kTopNames) names.push_back(module(pair[0]));
+  for (int64_t i = 0; i < layers; ++i) {
+    const std::string block = fmt::format("blocks.{}.", i);
+    for (const Pair& pair : kBlockNames) names.push_back(block + module(pair[0]));
+    for (const char* attention : {"self_attn.", "cross_attn."}) {
+      for (const Pair& pair : kAttentionNames) names.push_back(block + attention + module(pair[0]));
+    }
+  }
+  return names;
+}
+
+namespace {
 
 std::string_view strip_prefix(std::string_view name) {
   for (std::string_view prefix : {"model.diffusion_model.", "diffusion_model."}) {
@@ -156,7 +176,7 @@ weights::Rename wan_rename(const weights::TensorSource& source) {
   return [is_original](std::string_view name) -> std::optional<std::string> {
     name = strip_prefix(name);
     if (is_leftover(name)) return std::nullopt;
-    return is_original ? rename_original(name) : std::string(name);
+    return is_original ? wan_rename_original(name) : std::string(name);
   };
 }
 

@@ -113,7 +113,7 @@ struct WanFolders : ::testing::Test {
 };
 
 at::Tensor predict(const ModelFolder& folder, const at::Tensor& text) {
-  auto dit = folder.load_dit(0, at::kFloat, at::kCPU);
+  auto dit = folder.load_dit(0, {});
   attention::AttentionEngine engine;
   auto cache = caching::make_step_cache("none");
   BlockRunner blocks(*cache);
