@@ -44,7 +44,9 @@ std::string count_text(int64_t count) {
 }
 
 void print_known() {
-  print("\nknown architectures, without weights (plan, models make-random)\n");
+  print(
+      "\n"
+      "known architectures, without weights (plan, models make-random)\n");
   print(fmt::format("  {:<16} {:>12} {:>13} {:>10}  {}\n", "", "transformer", "text encoder", "VAE", "default clip"));
   for (const std::string& name : models::known_model_names()) {
     const auto model = models::family_of_known(name)->open_known(name);
