@@ -86,6 +86,8 @@ class NodeBuilder final : public YAML::EventHandler {
                 const std::string& value) override {
     check_properties(mark, tag, anchor);
     if (const size_t bad = value.find('\0'); bad != std::string::npos) refuse(mark, "a zero byte in a string");
+    // The parser turns the escapes \N and \_ into single bytes.
+    if (find_invalid_utf8(value) != std::string_view::npos) refuse(mark, "an escape that gives no UTF-8");
     check_quotes(mark);
     const bool is_plain = tag == "?";
     if (expects_key()) {

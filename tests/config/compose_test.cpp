@@ -78,14 +78,14 @@ class Compose : public testing::Test {
 
 #define EXPECT_CONTAINS(text, part) EXPECT_TRUE(contains(text, part)) << (text)
 
-TEST_F(Compose, FillsDefaultsWithoutAFile) {
+TEST_F(Compose, fills_defaults_without_a_file) {
   const ConfigNode map = compose(table(), {});
   EXPECT_EQ(map.at("steps").as_integer(), 50);
   EXPECT_EQ(map.at("steps").origin(), "default");
   EXPECT_EQ(map.find("shift"), nullptr);
 }
 
-TEST_F(Compose, RefusesAFileWithoutItsSchema) {
+TEST_F(Compose, refuses_a_file_without_its_schema) {
   EXPECT_EQ(refusal("seed: 1\n"), place(":1:1: `schema: 1` is missing on top"));
   EXPECT_CONTAINS(refusal("schema: 2\n"), place(":1:9: schema: expected 1"));
   EXPECT_CONTAINS(refusal("schema: '1'\n"), place(":1:9: schema: expected 1"));
@@ -93,11 +93,11 @@ TEST_F(Compose, RefusesAFileWithoutItsSchema) {
   EXPECT_CONTAINS(refusal(""), "expected a map");
 }
 
-TEST_F(Compose, NamesThePlaceOfAnUnknownKey) {
+TEST_F(Compose, names_the_place_of_an_unknown_key) {
   EXPECT_EQ(refusal("schema: 1\nsead: 1\n"), place(":2:7: unknown key 'sead'; did you mean 'seed'?"));
 }
 
-TEST_F(Compose, TakesPartsByName) {
+TEST_F(Compose, takes_parts_by_name) {
   write("models/tiny.yaml", "schema: 1\nmodel: some/folder\nsteps: 4\n");
   write("sampling/fast.yaml", "schema: 1\nsteps: 8\n");
   write("attention/sparse.yaml", "schema: 1\n");
@@ -108,7 +108,7 @@ TEST_F(Compose, TakesPartsByName) {
   EXPECT_EQ(map.at("attention").as_string(), "sparse");
 }
 
-TEST_F(Compose, TakesPartsInlineAndValuesAsThemselves) {
+TEST_F(Compose, takes_parts_inline_and_values_as_themselves) {
   const ConfigNode map = run("schema: 1\nsampling: {steps: 9}\nmodel: /some/where\nattention: radial\n");
   EXPECT_EQ(map.at("steps").as_integer(), 9);
   EXPECT_EQ(map.at("steps").origin(), place(":2:19"));
@@ -116,7 +116,7 @@ TEST_F(Compose, TakesPartsInlineAndValuesAsThemselves) {
   EXPECT_EQ(map.at("attention").as_string(), "radial");
 }
 
-TEST_F(Compose, RefusesPartsThatAreNone) {
+TEST_F(Compose, refuses_parts_that_are_none) {
   write("sampling/fast.yaml", "schema: 1\nsteps: 8\n");
   EXPECT_CONTAINS(refusal("schema: 1\nsampling: fats\n"), place(":2:11: sampling: "));
   EXPECT_CONTAINS(refusal("schema: 1\nsampling: fats\n"), "fast");
@@ -126,7 +126,7 @@ TEST_F(Compose, RefusesPartsThatAreNone) {
   EXPECT_CONTAINS(refusal("schema: 1\nsampling: {stepz: 3}\n"), "did you mean 'steps'?");
 }
 
-TEST_F(Compose, LetsAFileExtendAnother) {
+TEST_F(Compose, lets_a_file_extend_another) {
   write("runs/base.yaml", "schema: 1\nseed: 5\nsteps: 7\n");
   const ConfigNode map = run("schema: 1\nextends: base.yaml\nseed: 6\n");
   EXPECT_EQ(map.at("seed").origin(), place(":3:7"));
@@ -134,13 +134,13 @@ TEST_F(Compose, LetsAFileExtendAnother) {
   EXPECT_CONTAINS(map.at("steps").origin(), "base.yaml:3:8");
 }
 
-TEST_F(Compose, PutsANullBackToTheDefault) {
+TEST_F(Compose, puts_a_null_back_to_the_default) {
   write("runs/base.yaml", "schema: 1\nsteps: 7\n");
   EXPECT_EQ(run("schema: 1\nextends: base.yaml\nsteps: null\n").at("steps").origin(), "default");
   EXPECT_EQ(run("schema: 1\nsteps: 3\n", {.sets = {"steps=null"}}).at("steps").origin(), "default");
 }
 
-TEST_F(Compose, LetsAnExtendingFileReplaceAPart) {
+TEST_F(Compose, lets_an_extending_file_replace_a_part) {
   write("sampling/fast.yaml", "schema: 1\nsteps: 8\nshift: 3\n");
   write("runs/base.yaml", "schema: 1\nsampling: fast\n");
   EXPECT_EQ(run("schema: 1\nextends: base.yaml\n").at("steps").as_integer(), 8);
@@ -150,7 +150,7 @@ TEST_F(Compose, LetsAnExtendingFileReplaceAPart) {
   EXPECT_EQ(run("schema: 1\nextends: base.yaml\nsampling: null\n").at("steps").origin(), "default");
 }
 
-TEST_F(Compose, RefusesACycle) {
+TEST_F(Compose, refuses_a_cycle) {
   EXPECT_CONTAINS(refusal("schema: 1\nextends: run.yaml\n"), "extends itself");
   write("runs/a.yaml", "schema: 1\nextends: ../runs/run.yaml\n");
   EXPECT_CONTAINS(refusal("schema: 1\nextends: a.yaml\n"), "extends itself");
@@ -159,7 +159,7 @@ TEST_F(Compose, RefusesACycle) {
   EXPECT_CONTAINS(refusal("schema: 1\nextends: [a.yaml]\n"), place(":2:10: extends"));
 }
 
-TEST_F(Compose, OrdersDefaultPartFileSetAndFlag) {
+TEST_F(Compose, orders_default_part_file_set_and_flag) {
   write("sampling/fast.yaml", "schema: 1\nsteps: 8\n");
   Sources sources;
   EXPECT_CONTAINS(run("schema: 1\nsampling: fast\n").at("steps").origin(), "fast.yaml:2:8");
@@ -173,7 +173,7 @@ TEST_F(Compose, OrdersDefaultPartFileSetAndFlag) {
   EXPECT_EQ(refusal("schema: 1\n", sources), "--set steps=10: steps is also given by --steps; give one of them");
 }
 
-TEST_F(Compose, ShowsAFileThatLoadsAgain) {
+TEST_F(Compose, shows_a_file_that_loads_again) {
   const ConfigNode map = run("schema: 1\nseed: 3\nprompt: ['a: b', \"x\\ny\"]\n");
   const std::string text = show(table(), map);
   EXPECT_CONTAINS(text, "seed: 3  # " + place(":2:7") + "\n");
@@ -182,7 +182,7 @@ TEST_F(Compose, ShowsAFileThatLoadsAgain) {
   EXPECT_EQ(to_yaml(again), to_yaml(map));
 }
 
-TEST_F(Compose, ExplainsKeys) {
+TEST_F(Compose, explains_keys) {
   EXPECT_EQ(explain_key(table(), "--steps"),
             "steps: denoising steps\n    an integer from 1 to 1000 (steps); default: 50; flag --steps\n");
   EXPECT_CONTAINS(explain_key(table(), "shift"), "a number above 0; default: the model's\n");
@@ -192,7 +192,7 @@ TEST_F(Compose, ExplainsKeys) {
   EXPECT_CONTAINS(all, "# Sampling\n");
 }
 
-TEST_F(Compose, WritesAJsonSchema) {
+TEST_F(Compose, writes_a_json_schema) {
   const ConfigNode schema = json_schema(table(), "a run");
   EXPECT_EQ(schema.at("$schema").as_string(), "https://json-schema.org/draft/2020-12/schema");
   EXPECT_FALSE(schema.at("additionalProperties").as_bool());

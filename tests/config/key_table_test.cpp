@@ -65,7 +65,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 #define EXPECT_CONTAINS(text, part) EXPECT_TRUE(contains(text, part)) << (text)
 
-TEST(KeyTable, NamesThePlaceAndTheNearestKeyOfAnUnknownOne) {
+TEST(KeyTable, names_the_place_and_the_nearest_key_of_an_unknown_one) {
   EXPECT_EQ(refusal("sead: 1\n"), "run.yaml:1:7: unknown key 'sead'; did you mean 'seed'?");
   EXPECT_CONTAINS(refusal("num_steps: 1\n"), "did you mean 'steps'?");
   EXPECT_CONTAINS(refusal("zzzzzzzzzz: 1\n"), "known: prompt, num_frames");
@@ -75,13 +75,13 @@ TEST(KeyTable, NamesThePlaceAndTheNearestKeyOfAnUnknownOne) {
   EXPECT_LT(refusal(std::string(900, 'x') + ": 1\n").size(), 600U);
 }
 
-TEST(KeyTable, ReadsDottedKeysFromNestedMaps) {
+TEST(KeyTable, reads_dotted_keys_from_nested_maps) {
   EXPECT_EQ(checked("attention: {window: 5}\n").at("attention.window").as_integer(), 5);
   EXPECT_EQ(checked("attention.window: 5\n").at("attention.window").as_integer(), 5);
   EXPECT_CONTAINS(refusal("attention: {window: 5}\nattention.window: 6\n"), "stands twice");
 }
 
-TEST(KeyTable, RefusesOtherTypes) {
+TEST(KeyTable, refuses_other_types) {
   EXPECT_EQ(refusal("seed: x\n"), "run.yaml:1:7: seed: expected an integer from -1, got the text 'x'");
   EXPECT_CONTAINS(refusal("seed: '1'\n"), "expected an integer");
   EXPECT_CONTAINS(refusal("seed: 1.5\n"), "expected an integer");
@@ -94,7 +94,7 @@ TEST(KeyTable, RefusesOtherTypes) {
   EXPECT_EQ(checked("shift: 3\n").at("shift").as_number(), 3);
 }
 
-TEST(KeyTable, RefusesValuesOutOfRange) {
+TEST(KeyTable, refuses_values_out_of_range) {
   EXPECT_EQ(refusal("num_frames: 0\n"),
             "run.yaml:1:13: num_frames: expected an integer from 1 to 1000, got the integer 0");
   EXPECT_CONTAINS(refusal("num_frames: 1001\n"), "from 1 to 1000");
@@ -104,13 +104,13 @@ TEST(KeyTable, RefusesValuesOutOfRange) {
   EXPECT_CONTAINS(refusal("shift: .nan\n"), "expected a number above 0");
 }
 
-TEST(KeyTable, NamesTheNearestChoice) {
+TEST(KeyTable, names_the_nearest_choice) {
   EXPECT_CONTAINS(refusal("dtype: fp23\n"), "run.yaml:1:8: dtype: ");
   EXPECT_CONTAINS(refusal("dtype: fp23\n"), "fp32");
   EXPECT_EQ(refusal("dtype: bf16\n"), "(no error)");
 }
 
-TEST(KeyTable, TakesASingleValueForAListOfOne) {
+TEST(KeyTable, takes_a_single_value_for_a_list_of_one) {
   const ConfigNode one = checked("prompt: a cat\n"), two = checked("prompt: [a cat, '2']\n");
   ASSERT_EQ(one.at("prompt").as_list().size(), 1U);
   EXPECT_EQ(one.at("prompt").as_list()[0].as_string(), "a cat");
@@ -122,7 +122,7 @@ TEST(KeyTable, TakesASingleValueForAListOfOne) {
   EXPECT_CONTAINS(refusal("prompt: [[a]]\n"), "expected text");
 }
 
-TEST(KeyTable, SplitsASizeIntoItsAxes) {
+TEST(KeyTable, splits_a_size_into_its_axes) {
   const ConfigNode text = checked("size: 832x480\n"), list = checked("size: [81, 480, 832]\n");
   EXPECT_EQ(text.at("width").as_integer(), 832);
   EXPECT_EQ(text.at("height").as_integer(), 480);
@@ -138,7 +138,7 @@ TEST(KeyTable, SplitsASizeIntoItsAxes) {
   EXPECT_CONTAINS(refusal("size: 832x480\nwidth: 3\n"), "size is given beside width; give one of them");
 }
 
-TEST(KeyTable, FillsDefaultsInItsOwnOrder) {
+TEST(KeyTable, fills_defaults_in_its_own_order) {
   const ConfigNode map = table().with_defaults(checked("dtype: fp32\nseed: null\noutput: a.mp4\n"));
   std::string names;
   for (const auto& [name, value] : map.as_map()) names += name + " ";
@@ -148,7 +148,7 @@ TEST(KeyTable, FillsDefaultsInItsOwnOrder) {
   EXPECT_EQ(map.at("dtype").origin(), "run.yaml:1:8");
 }
 
-TEST(KeyTable, ReadsSetsByTheTypeOfTheirKey) {
+TEST(KeyTable, reads_sets_by_the_type_of_their_key) {
   const ConfigNode map = table().parse_sets(
       {"seed=3", "output=12", "prompt=null and void", "num-frames=5", "shift=1e-6", "strict=true", "dtype='bf16'"});
   EXPECT_EQ(map.at("seed").as_integer(), 3);
@@ -166,11 +166,11 @@ TEST(KeyTable, ReadsSetsByTheTypeOfTheirKey) {
   EXPECT_EQ(table().parse_sets({"output='null'"}).at("output").as_string(), "null");
 }
 
-TEST(KeyTable, TakesTextThatLooksLikeAHugeNumberFromASet) {
+TEST(KeyTable, takes_text_that_looks_like_a_huge_number_from_a_set) {
   EXPECT_EQ(table().parse_sets({"output=99999999999999999999"}).at("output").as_string(), "99999999999999999999");
 }
 
-TEST(KeyTable, RefusesBadSets) {
+TEST(KeyTable, refuses_bad_sets) {
   EXPECT_EQ(set_refusal({"seed"}), "--set seed: expected key=value");
   EXPECT_CONTAINS(set_refusal({"=3"}), "expected key=value");
   EXPECT_CONTAINS(set_refusal({"sead=3"}), "--set sead=3: unknown key 'sead'; did you mean 'seed'?");
@@ -180,7 +180,7 @@ TEST(KeyTable, RefusesBadSets) {
   EXPECT_CONTAINS(set_refusal({"size=3x3", "width=2"}), "give one of them");
 }
 
-TEST(KeyTable, BeginsAMessageAboutAFlagWithWhatWasTyped) {
+TEST(KeyTable, begins_a_message_about_a_flag_with_what_was_typed) {
   const auto message = [](const char* key, const char* text, const char* flag) {
     return test::message_of<ConfigError>([&] { table().parse_value(*table().find(key), text, flag); });
   };
@@ -190,7 +190,7 @@ TEST(KeyTable, BeginsAMessageAboutAFlagWithWhatWasTyped) {
   EXPECT_EQ(message("seed", "7", "--seed"), "(no error)");
 }
 
-TEST(KeyTable, FindsAKeyByEveryNameOfIt) {
+TEST(KeyTable, finds_a_key_by_every_name_of_it) {
   for (const char* name : {"steps", "num-steps", "num_steps", "--steps", "--num-steps"}) {
     ASSERT_NE(table().find_alias(name), nullptr) << name;
     EXPECT_EQ(table().find_alias(name)->name, "steps");

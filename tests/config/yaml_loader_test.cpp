@@ -18,7 +18,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 #define EXPECT_CONTAINS(text, part) EXPECT_TRUE(contains(text, part)) << (text)
 
-TEST(YamlLoader, GivesEveryNodeItsPlaceAndItsPath) {
+TEST(YamlLoader, gives_every_node_its_place_and_its_path) {
   const ConfigNode root = parse_yaml("seed: 3\nattention:\n  options:\n    - window: 5\n", "run.yaml");
   EXPECT_EQ(root.at("seed").origin(), "run.yaml:1:7");
   EXPECT_EQ(root.at("seed").path(), "seed");
@@ -27,13 +27,13 @@ TEST(YamlLoader, GivesEveryNodeItsPlaceAndItsPath) {
   EXPECT_EQ(window.path(), "attention.options[0].window");
 }
 
-TEST(YamlLoader, PutsAnAbsentValueAtItsKey) {
+TEST(YamlLoader, puts_an_absent_value_at_its_key) {
   const ConfigNode root = parse_yaml("a: 1\nb:\nc: 2\n", "run.yaml");
   EXPECT_TRUE(root.at("b").is_null());
   EXPECT_EQ(root.at("b").origin(), "run.yaml:2:1");
 }
 
-TEST(YamlLoader, TypesPlainScalarsByTheCoreSchema) {
+TEST(YamlLoader, types_plain_scalars_by_the_core_schema) {
   const auto value = [](const std::string& text) { return parse_plain_scalar(text, "here"); };
   for (const char* text : {"", "~", "null", "Null", "NULL"}) EXPECT_TRUE(value(text).is_null()) << text;
   for (const char* text : {"true", "True", "TRUE"}) EXPECT_TRUE(value(text).as_bool()) << text;
@@ -55,7 +55,7 @@ TEST(YamlLoader, TypesPlainScalarsByTheCoreSchema) {
   EXPECT_TRUE(std::isnan(value(".NaN").as_number()));
 }
 
-TEST(YamlLoader, TakesOtherPlainScalarsForText) {
+TEST(YamlLoader, takes_other_plain_scalars_for_text) {
   for (const char* text :
        {"yes", "no", "on", "off",   "nan",   "inf", "1_000", "0b11", "-0x1f", "1e",  "e5",   ".",
         "-",   "+",  "+.", "1.2.3", "12:30", "--1", "+-1",   "1e+",  "0x",    "0xg", "tRUE", "1 2"}) {
@@ -65,13 +65,13 @@ TEST(YamlLoader, TakesOtherPlainScalarsForText) {
   }
 }
 
-TEST(YamlLoader, RefusesNumbersThatNoTypeHolds) {
+TEST(YamlLoader, refuses_numbers_that_no_type_holds) {
   EXPECT_CONTAINS(refusal("seed: 9223372036854775808\n"), "run.yaml:1:7: the integer 9223372036854775808");
   EXPECT_CONTAINS(refusal("seed: 0xFFFFFFFFFFFFFFFFF\n"), "does not fit 64 bits");
   EXPECT_CONTAINS(refusal("scale: 1e999\n"), "run.yaml:1:8: the number 1e999 does not fit a double");
 }
 
-TEST(YamlLoader, KeepsQuotedScalarsText) {
+TEST(YamlLoader, keeps_quoted_scalars_text) {
   const ConfigNode root = parse_yaml("a: '12'\nb: \"true\"\nc: ''\nd: \"null\"\ne: |\n  1\n", "run.yaml");
   EXPECT_EQ(root.at("a").as_string(), "12");
   EXPECT_EQ(root.at("b").as_string(), "true");
@@ -80,7 +80,7 @@ TEST(YamlLoader, KeepsQuotedScalarsText) {
   EXPECT_EQ(root.at("e").as_string(), "1\n");
 }
 
-TEST(YamlLoader, KeepsKeysAsWritten) {
+TEST(YamlLoader, keeps_keys_as_written) {
   const ConfigNode root = parse_yaml("1: a\ntrue: b\n'x y': c\n'~': d\n", "run.yaml");
   EXPECT_EQ(root.at("1").as_string(), "a");
   EXPECT_EQ(root.at("true").as_string(), "b");
@@ -89,20 +89,20 @@ TEST(YamlLoader, KeepsKeysAsWritten) {
   EXPECT_CONTAINS(refusal("null: d\n"), "run.yaml:1:1: a key is missing, or null without quotes");
 }
 
-TEST(YamlLoader, ReadsAnEmptyDocumentAsNull) {
+TEST(YamlLoader, reads_an_empty_document_as_null) {
   for (const char* text : {"", "\n", "# nothing\n", "---\n", "\xEF\xBB\xBF"}) {
     EXPECT_TRUE(parse_yaml(text, "run.yaml").is_null()) << text;
   }
 }
 
-TEST(YamlLoader, RefusesAKeyThatStandsTwice) {
+TEST(YamlLoader, refuses_a_key_that_stands_twice) {
   EXPECT_CONTAINS(refusal("a:\n  seed: 1\n  x: 2\n  seed: 3\n"),
                   "run.yaml:4:3: a.seed: the key stands twice in one map, first in line 2");
   EXPECT_CONTAINS(refusal("{a: 1, 'a': 2}\n"), "stands twice");
   EXPECT_EQ(refusal("a: {x: 1}\nb: {x: 2}\n"), "(no error)");
 }
 
-TEST(YamlLoader, RefusesAnchorsAliasesMergeKeysAndTags) {
+TEST(YamlLoader, refuses_anchors_aliases_merge_keys_and_tags) {
   EXPECT_CONTAINS(refusal("a: &x 1\n"), "anchors");
   EXPECT_CONTAINS(refusal("a: &x {b: 1}\nc: *x\n"), "run.yaml:1:4: anchors");
   EXPECT_CONTAINS(refusal("a: &x\nb: 1\n"), "anchors");
@@ -120,18 +120,18 @@ TEST(YamlLoader, RefusesAnchorsAliasesMergeKeysAndTags) {
   EXPECT_EQ(refusal("a: 'x & y *z !w'\nb: x &y !z\n"), "(no error)");
 }
 
-TEST(YamlLoader, RefusesASecondDocument) {
+TEST(YamlLoader, refuses_a_second_document) {
   EXPECT_CONTAINS(refusal("a: 1\n---\nb: 2\n"), "a second document; a file holds one");
   EXPECT_NE(refusal("a: 1\n...\nb: 2\n"), "(no error)");
   EXPECT_NE(refusal("---\n---\n"), "(no error)");
 }
 
-TEST(YamlLoader, RefusesListsAndMapsAsKeys) {
+TEST(YamlLoader, refuses_lists_and_maps_as_keys) {
   EXPECT_CONTAINS(refusal("? [1, 2]\n: 3\n"), "a list or a map as a key");
   EXPECT_CONTAINS(refusal("{{a: 1}: 3}\n"), "a list or a map as a key");
 }
 
-TEST(YamlLoader, NamesThePlaceOfMalformedText) {
+TEST(YamlLoader, names_the_place_of_malformed_text) {
   for (const char* text : {"a: [1, 2\n", "a: 'x\n", "a: 1\n b: 2\n", "a: }\n", "\ta: 1\n", "a: b: c\n", "- 1\nb: 2\n",
                            "a: \"\\q\"\n", "%YAML 9.9\n%YAML 1.1\n---\na: 1\n", "@a: 1\n", "a: `x\n"}) {
     const std::string message = refusal(text);
@@ -139,7 +139,7 @@ TEST(YamlLoader, NamesThePlaceOfMalformedText) {
   }
 }
 
-TEST(YamlLoader, RefusesAQuoteThatIsNotClosed) {
+TEST(YamlLoader, refuses_a_quote_that_is_not_closed) {
   for (const char* text :
        {"a: 'x", "a: 'x\n", "a: \"x", "a: \"x\n", "a: 'x\n\n", "a: 'x\r\n", "a: [1, 'x\n", "'a\n", "a: \"x\\\"\n",
         "a: 'it''\n", "a: \"x\\\n", "gr\xC3\xBC: 'x\nb: 2\n", "# \xC3\xBC\r\na: 'x\n"}) {
@@ -155,7 +155,7 @@ TEST(YamlLoader, RefusesAQuoteThatIsNotClosed) {
   EXPECT_EQ(root.at("e").as_string(), "x y");
 }
 
-TEST(YamlLoader, RefusesWhatIsNotUtf8) {
+TEST(YamlLoader, refuses_what_is_not_utf8) {
   EXPECT_CONTAINS(refusal("a: 1\nb: \xFFx\n"), "run.yaml:2:4: byte 0xff is not UTF-8");
   EXPECT_CONTAINS(refusal("a: \xC3\n"), "byte 0xc3");
   EXPECT_CONTAINS(refusal("a: \xC0\xAF\n"), "byte 0xc0");
@@ -167,7 +167,7 @@ TEST(YamlLoader, RefusesWhatIsNotUtf8) {
             "gr\xC3\xBC\xC3\x9F\xF0\x9F\x98\x80");
 }
 
-TEST(YamlLoader, LetsNoControlByteCutADocumentShort) {
+TEST(YamlLoader, lets_no_control_byte_cut_a_document_short) {
   for (int byte = 0; byte < 0x80; ++byte) {
     const char c = static_cast<char>(byte);
     if ((byte >= 0x20 && byte < 0x7F) || c == '\t' || c == '\n' || c == '\r') continue;
@@ -180,13 +180,18 @@ TEST(YamlLoader, LetsNoControlByteCutADocumentShort) {
   }
 }
 
-TEST(YamlLoader, RefusesAZeroByteWrittenAsAnEscape) {
+TEST(YamlLoader, refuses_escapes_that_give_no_utf8) {
+  EXPECT_CONTAINS(refusal("prompt: \"\\N\"\n"), "an escape that gives no UTF-8");
+  EXPECT_CONTAINS(refusal("prompt: \"\\_\"\n"), "an escape that gives no UTF-8");
+}
+
+TEST(YamlLoader, refuses_a_zero_byte_written_as_an_escape) {
   EXPECT_CONTAINS(refusal("a: \"x\\0y\"\n"), "a zero byte in a string");
   EXPECT_EQ(refusal("a: \"x\\x04y\"\nb: 1\n"), "(no error)");
   EXPECT_EQ(parse_yaml("a: \"x\\x04y\"\nb: 1\n", "run.yaml").at("b").as_integer(), 1);
 }
 
-TEST(YamlLoader, LimitsTheDepth) {
+TEST(YamlLoader, limits_the_depth) {
   const auto nested = [](size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
   EXPECT_EQ(refusal(nested(64)), "(no error)");
   EXPECT_CONTAINS(refusal(nested(65)), "nested deeper than 64 levels");
@@ -194,7 +199,7 @@ TEST(YamlLoader, LimitsTheDepth) {
   EXPECT_NE(refusal(std::string(100000, '{')), "(no error)");
 }
 
-TEST(YamlLoader, NamesTheFileThatCannotBeRead) {
+TEST(YamlLoader, names_the_file_that_cannot_be_read) {
   const test::TempFolder folder;
   const auto message = [](const std::filesystem::path& path) {
     return test::message_of<ConfigError>([&] { load_yaml(path); });
@@ -206,7 +211,7 @@ TEST(YamlLoader, NamesTheFileThatCannotBeRead) {
   EXPECT_EQ(load_yaml(folder.write("good.yaml", "a: 1\n")).at("a").origin(), (folder / "good.yaml").string() + ":1:4");
 }
 
-TEST(YamlLoader, WritesWhatItReadsBack) {
+TEST(YamlLoader, writes_what_it_reads_back) {
   ConfigNode::List list = {ConfigNode::null(),        ConfigNode::boolean(true), ConfigNode::integer(-3),
                            ConfigNode::number(1e-6),  ConfigNode::number(2),     ConfigNode::number(HUGE_VAL),
                            ConfigNode::number(1e300), ConfigNode::list(),        ConfigNode::map()};

@@ -22,7 +22,7 @@ std::string refusal(const std::string& text) {
   return test::message_of<ConfigError>([&] { request_of(text); });
 }
 
-TEST(GenerateKeys, DeclareNamesAndFlagsOnce) {
+TEST(GenerateKeys, declare_names_and_flags_once) {
   std::set<std::string> names, flags;
   for (const config::KeySpec& key : generate_keys().keys()) {
     EXPECT_TRUE(names.insert(key.name).second) << key.name;
@@ -35,7 +35,7 @@ TEST(GenerateKeys, DeclareNamesAndFlagsOnce) {
   }
 }
 
-TEST(GenerateKeys, HaveTheDefaultsOfARequest) {
+TEST(GenerateKeys, have_the_defaults_of_a_request) {
   const Request r = to_request(config::compose(generate_keys(), {})), plain;
   EXPECT_EQ(r.prompt, "");
   EXPECT_FALSE(r.negative_prompt || r.num_frames || r.height || r.width || r.fps || r.num_inference_steps);
@@ -51,7 +51,7 @@ TEST(GenerateKeys, HaveTheDefaultsOfARequest) {
   EXPECT_EQ(r.crf, plain.crf);
 }
 
-TEST(GenerateKeys, CarryEveryKindOfValueIntoARequest) {
+TEST(GenerateKeys, carry_every_kind_of_value_into_a_request) {
   const Request r = request_of(
       "prompt: a cat\nnegative_prompt: ''\nsize: [81, 480, 832]\nfps: 24\nnum_inference_steps: 20\nguidance_scale: 5\n"
       "guidance_scale_2: 3.5\nflow_shift: 8.0\nscheduler: euler\nsigma_spacing: unipc-old\nseed: 9223372036854775807\n"
@@ -83,7 +83,7 @@ TEST(GenerateKeys, CarryEveryKindOfValueIntoARequest) {
   EXPECT_EQ(r.crf, 0);
 }
 
-TEST(GenerateKeys, RefuseWhatFitsNoRequest) {
+TEST(GenerateKeys, refuse_what_fits_no_request) {
   EXPECT_EQ(refusal("prompt: [a, b]\n"), "run.yaml:1:9: prompt: expected one prompt for one clip, got 2");
   EXPECT_EQ(refusal("seed: -1\n"), "run.yaml:1:7: seed: a seed must be drawn first");
   for (const char* text : {"seed: -2", "num_inference_steps: 0", "num_inference_steps: 1001", "flow_shift: 0", "fps: 0",
@@ -93,7 +93,7 @@ TEST(GenerateKeys, RefuseWhatFitsNoRequest) {
   }
 }
 
-TEST(GenerateKeys, AreAllExplained) {
+TEST(GenerateKeys, are_all_explained) {
   const ConfigNode schema = config::json_schema(generate_keys(), "generate");
   const std::string text = config::explain_all(generate_keys());
   for (const std::string& name : generate_keys().names()) {
