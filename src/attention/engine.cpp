@@ -49,7 +49,20 @@ std::vector<std::unique_ptr<AttentionBackend>> make_backends(const std::string& 
   return backends;
 }
 
-void AttentionStats::add(const AttentionRow& row) {
+void AttentionStats::add_site(const AttentionSite& site, const AttentionRow& row) {
+  if (site.kind == AttentionKind::kCross) return;
+  // Calls of one layer in one step are few apart: its branches.
+  for (auto known = sites_.rbegin(); known != sites_.rend() && known->step == site.step; ++known) {
+    if (known->layer != site.layer) continue;
+    known->pairs += row.pairs;
+    known->dense_pairs += row.dense_pairs;
+    return;
+  }
+  sites_.push_back({.step = site.step, .layer = site.layer, .pairs = row.pairs, .dense_pairs = row.dense_pairs});
+}
+
+void AttentionStats::add(const AttentionSite& site, const AttentionRow& row) {
+  add_site(site, row);
   for (AttentionRow& known : rows_) {
     if (known.kind == row.kind && known.pattern == row.pattern && known.backend == row.backend &&
         known.note == row.note) {
@@ -93,16 +106,16 @@ at::Tensor AttentionEngine::operator()(const AttentionSite& site, const Attentio
     AttentionOutput output = backend->run(problem);
     const double pairs = static_cast<double>(problem.q.size(0) * problem.q.size(1)) *
                          static_cast<double>(problem.q.size(2)) * static_cast<double>(problem.k.size(2));
-    stats_.add({.kind = is_cross                            ? "cross"
-                        : site.kind == AttentionKind::kSelf ? "self"
-                                                            : "joint",
-                .pattern = pattern.name(),
-                .backend = backend->name(),
-                .note = plan.note.empty() ? reasons : plan.note,
-                .calls = 1,
-                .pairs = pairs,
-                .dense_pairs = pairs,
-                .milliseconds = timer.milliseconds()});
+    stats_.add(site, {.kind = is_cross                            ? "cross"
+                              : site.kind == AttentionKind::kSelf ? "self"
+                                                                  : "joint",
+                      .pattern = pattern.name(),
+                      .backend = backend->name(),
+                      .note = plan.note.empty() ? reasons : plan.note,
+                      .calls = 1,
+                      .pairs = pairs,
+                      .dense_pairs = pairs,
+                      .milliseconds = timer.milliseconds()});
     return output.out;
   }
   throw UnsupportedError("no attention backend can do this: " + reasons);

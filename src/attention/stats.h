@@ -1,9 +1,11 @@
-// What the attention of a run really did: counts and times by (kind, pattern, backend).
+// What the attention of a run really did: counts and times by (kind, pattern, backend), density by step and layer.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "attention/site.h"
 
 namespace strobe::attention {
 
@@ -20,14 +22,31 @@ struct AttentionRow {
   double density() const { return dense_pairs > 0 ? pairs / dense_pairs : 1.0; }
 };
 
+// Share of the pairs that the self or joint attention of one layer computed in one step, all branches together.
+struct SiteDensity {
+  int step = 0;
+  int layer = 0;
+  double pairs = 0;
+  double dense_pairs = 0;
+
+  double density() const { return dense_pairs > 0 ? pairs / dense_pairs : 1.0; }
+};
+
 class AttentionStats {
  public:
-  void add(const AttentionRow& row);
+  void add(const AttentionSite& site, const AttentionRow& row);
   const std::vector<AttentionRow>& rows() const { return rows_; }
-  void clear() { rows_.clear(); }
+  // In the order of the calls; cross attention is not in it.
+  const std::vector<SiteDensity>& sites() const { return sites_; }
+  void clear() {
+    rows_.clear();
+    sites_.clear();
+  }
 
  private:
+  void add_site(const AttentionSite& site, const AttentionRow& row);
   std::vector<AttentionRow> rows_;
+  std::vector<SiteDensity> sites_;
 };
 
 }  // namespace strobe::attention

@@ -1,5 +1,7 @@
 #include "core/config_node.h"
 
+#include "core/text_file.h"
+
 namespace strobe {
 
 std::string ConfigNode::describe() const {
@@ -7,7 +9,7 @@ std::string ConfigNode::describe() const {
   if (is_bool()) return std::get<bool>(value_) ? "true" : "false";
   if (is_integer()) return fmt::format("the integer {}", std::get<int64_t>(value_));
   if (is_number()) return fmt::format("the number {}", std::get<double>(value_));
-  if (is_string()) return fmt::format("the string '{}'", std::get<std::string>(value_));
+  if (is_string()) return fmt::format("the string '{}'", excerpt(std::get<std::string>(value_)));
   return is_list() ? "a list" : "a map";
 }
 
@@ -58,9 +60,9 @@ const ConfigNode* ConfigNode::find(std::string_view key) const {
 }
 
 const ConfigNode& ConfigNode::at(std::string_view key) const {
-  if (!is_map()) fail(fmt::format("expected a map with the key '{}', got {}", key, describe()));
+  if (!is_map()) fail(fmt::format("expected a map with the key '{}', got {}", excerpt(key), describe()));
   if (const ConfigNode* child = find(key)) return *child;
-  fail(fmt::format("the key '{}' is missing", key));
+  fail(fmt::format("the key '{}' is missing", excerpt(key)));
 }
 
 namespace {

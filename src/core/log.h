@@ -24,6 +24,9 @@ LogLevel log_level();
 
 void log_message(LogLevel level, std::string_view message);
 
+// "error: ", "warning: " or nothing; in colour where stderr is a terminal that has them (NO_COLOR refuses).
+const char* log_prefix(LogLevel level);
+
 template <class... Args>
 void log_debug(fmt::format_string<Args...> text, Args&&... args) {
   if (log_level() <= LogLevel::kDebug) log_message(LogLevel::kDebug, fmt::format(text, std::forward<Args>(args)...));

@@ -1,9 +1,12 @@
 #include "core/output_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
 #include <cstring>
 
 #include "core/error.h"
@@ -38,8 +41,34 @@ void sync_path(const std::filesystem::path& path, int flags) {
   ::close(descriptor);
 }
 
-void rename_and_sync(const std::filesystem::path& temporary, const std::filesystem::path& target) {
-  if (std::rename(temporary.c_str(), target.c_str()) != 0) throw_system("rename", target, errno);
+// Unknown to the file system, or to the kernel at all.
+bool is_missing_call(int code) {
+  return code == EINVAL || code == ENOSYS || code == ENOTSUP || code == EOPNOTSUPP || code == EPERM;
+}
+
+// 0 or the system's code; EEXIST if the target is there.
+int rename_new(const std::filesystem::path& temporary, const std::filesystem::path& target) {
+  if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (!is_missing_call(errno)) return errno;
+  if (::link(temporary.c_str(), target.c_str()) == 0) {
+    ::unlink(temporary.c_str());
+    return 0;
+  }
+  if (!is_missing_call(errno)) return errno;
+  // No hard links either: only here can a file that appears between the two calls be lost.
+  struct stat status {};
+  if (::lstat(target.c_str(), &status) == 0) return EEXIST;
+  return std::rename(temporary.c_str(), target.c_str()) == 0 ? 0 : errno;
+}
+
+void rename_and_sync(const std::filesystem::path& temporary, const std::filesystem::path& target, Replace replace) {
+  if (replace == Replace::kAllowed) {
+    if (std::rename(temporary.c_str(), target.c_str()) != 0) throw_system("rename", target, errno);
+  } else if (const int code = rename_new(temporary, target); code == EEXIST) {
+    throw IoError(fmt::format("{}: exists already; another program made it meanwhile", target.string()));
+  } else if (code != 0) {
+    throw_system("rename", target, code);
+  }
   // The new name itself survives a power cut only once its folder is on disk.
   sync_path(folder_of(target), O_RDONLY | O_DIRECTORY);
 }
@@ -56,16 +85,7 @@ OutputFile::~OutputFile() {
   if (!is_published_) ::unlink(temporary_.c_str());
 }
 
-void OutputFile::write(const void* data, size_t bytes) {
-  const char* next = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t written = ::write(descriptor_, next, bytes);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw_system("write", target_, errno);
-    next += written;
-    bytes -= static_cast<size_t>(written);
-  }
-}
+void OutputFile::write(const void* data, size_t bytes) { write_all(descriptor_, data, bytes, target_); }
 
 void OutputFile::skip(uint64_t bytes) {
   // Moved on first: a hole at the end of the file exists only by the file's length.
@@ -74,17 +94,28 @@ void OutputFile::skip(uint64_t bytes) {
   if (::ftruncate(descriptor_, end) != 0) throw_system("ftruncate", target_, errno);
 }
 
-void OutputFile::publish() {
+void OutputFile::publish(Replace replace) {
   sync(descriptor_, target_);
   if (::close(std::exchange(descriptor_, -1)) != 0) throw_system("close", target_, errno);
-  rename_and_sync(temporary_, target_);
+  rename_and_sync(temporary_, target_, replace);
   is_published_ = true;
 }
 
-void write_file(const std::filesystem::path& target, std::string_view bytes) {
+void write_all(int descriptor, const void* data, size_t bytes, const std::filesystem::path& named) {
+  const char* next = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = ::write(descriptor, next, bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw_system("write", named, errno);
+    next += written;
+    bytes -= static_cast<size_t>(written);
+  }
+}
+
+void write_file(const std::filesystem::path& target, std::string_view bytes, Replace replace) {
   OutputFile file(target);
   file.write(bytes.data(), bytes.size());
-  file.publish();
+  file.publish(replace);
 }
 
 std::filesystem::path folder_of(const std::filesystem::path& path) {
@@ -96,9 +127,26 @@ std::filesystem::path temporary_beside(const std::filesystem::path& target) {
   return folder_of(target) / fmt::format(".{}.{}-{}.part", target.filename().string(), ::getpid(), counter++);
 }
 
-void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& target) {
+void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& target, Replace replace) {
   sync_path(temporary, O_RDONLY);
-  rename_and_sync(temporary, target);
+  rename_and_sync(temporary, target, replace);
+}
+
+void remove_stale_temporaries(const std::filesystem::path& target) {
+  const std::string prefix = "." + target.filename().string() + ".";
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_of(target), error)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix) || !name.ends_with(".part")) continue;
+    // ".clip.mp4.<process>-<n>.part"
+    const size_t dash = name.rfind('-'), dot = name.rfind('.', dash);
+    if (dash == std::string::npos || dot == std::string::npos) continue;
+    const std::string digits = name.substr(dot + 1, dash - dot - 1);
+    const bool is_number = !digits.empty() && digits.size() < 10 &&
+                           std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+    if (!is_number || ::kill(std::stoi(digits), 0) == 0 || errno != ESRCH) continue;
+    std::filesystem::remove(entry.path(), error);
+  }
 }
 
 void check_folder_writable(const std::filesystem::path& folder) {

@@ -1,7 +1,8 @@
 // Files that appear under their name only when they are complete.
 //
 // Contract  Everything is written under a temporary name beside the target, fsynced, and renamed to the target; then the
-//           folder is fsynced too. What is not published is removed.
+//           folder is fsynced too. What is not published is removed, also where the target must not be replaced and has
+//           appeared meanwhile: that is decided by the kernel in one step with the renaming, wherever it can.
 // Errors    IoError with the path, the call and the system's text.
 #pragma once
 
@@ -10,6 +11,9 @@
 #include <string_view>
 
 namespace strobe {
+
+// Whether publishing may replace a target that is there already.
+enum class Replace { kNever, kAllowed };
 
 // A file in the making.
 class OutputFile {
@@ -23,7 +27,7 @@ class OutputFile {
   // Zeros that take no space on file systems with holes.
   void skip(uint64_t bytes);
   // Afterwards the target is there, whole.
-  void publish();
+  void publish(Replace replace = Replace::kAllowed);
 
  private:
   std::filesystem::path target_, temporary_;
@@ -32,12 +36,19 @@ class OutputFile {
 };
 
 // An OutputFile of `bytes`.
-void write_file(const std::filesystem::path& target, std::string_view bytes);
+void write_file(const std::filesystem::path& target, std::string_view bytes, Replace replace = Replace::kAllowed);
 
 // ".clip.mp4.<process>-<n>.part" beside the target; never the same twice in a process. For files that a library writes
 // by name, together with publish_file.
 std::filesystem::path temporary_beside(const std::filesystem::path& target);
-void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& target);
+void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& target,
+                  Replace replace = Replace::kAllowed);
+
+// All of `bytes`, however many calls it takes. `named` is for the message.
+void write_all(int descriptor, const void* data, size_t bytes, const std::filesystem::path& named);
+
+// Removes the temporary files beside the target that a process which is gone began for it, or for files named after it.
+void remove_stale_temporaries(const std::filesystem::path& target);
 
 // Proves that a file can be made in the folder, by making one and removing it: permission bits say nothing of read-only
 // mounts, and nothing at all to root.

@@ -23,6 +23,7 @@ struct AvDeleter {
   void operator()(AVPacket* packet) const { av_packet_free(&packet); }
   void operator()(AVCodecContext* context) const { avcodec_free_context(&context); }
   void operator()(SwsContext* context) const { sws_freeContext(context); }
+  void operator()(AVFormatContext* input) const { avformat_close_input(&input); }
 };
 template <class T>
 using AvPtr = std::unique_ptr<T, AvDeleter>;

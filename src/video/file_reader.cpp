@@ -15,22 +15,31 @@ constexpr int64_t kMostPixels = int64_t{1} << 27;
 // Failed calls in a row, without a frame, after which a stream counts as ended.
 constexpr int kMostFailures = 1000;
 
+// The container with its header read, and no more of it.
+AvPtr<AVFormatContext> open_container(const std::filesystem::path& path) {
+  quiet_ffmpeg();
+  take_log();
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    throw IoError(fmt::format("{}: {}", path.string(), std::strerror(error ? error.value() : ENOENT)));
+  }
+  AvDictionary dictionary;
+  // A play list must not make us read from the network.
+  dictionary.set("protocol_whitelist", "file");
+  const std::string url = "file:" + path.string();
+  AVFormatContext* context = nullptr;
+  check_av_io(avformat_open_input(&context, url.c_str(), nullptr, dictionary.get()),
+              path.string() + ": not a video that can be read");
+  return AvPtr<AVFormatContext>(context);
+}
+
 class FileReader final : public VideoReader {
  public:
-  explicit FileReader(const std::filesystem::path& path) : path_(path), packet_(allocate_packet()) {
-    quiet_ffmpeg();
-    take_log();
-    try {
-      open_stream();
-      read_info();
-    } catch (...) {
-      avformat_close_input(&context_);
-      throw;
-    }
+  explicit FileReader(const std::filesystem::path& path)
+      : path_(path), context_(open_container(path)), packet_(allocate_packet()) {
+    open_stream();
+    read_info();
   }
-  FileReader(const FileReader&) = delete;
-  FileReader& operator=(const FileReader&) = delete;
-  ~FileReader() override { avformat_close_input(&context_); }
 
   const VideoInfo& info() const override { return info_; }
 
@@ -47,17 +56,8 @@ class FileReader final : public VideoReader {
 
  private:
   void open_stream() {
-    std::error_code error;
-    if (!std::filesystem::exists(path_, error)) {
-      throw IoError(fmt::format("{}: {}", path_.string(), std::strerror(error ? error.value() : ENOENT)));
-    }
-    AvDictionary dictionary;
-    // A play list must not make us read from the network.
-    dictionary.set("protocol_whitelist", "file");
-    const std::string url = "file:" + path_.string();
-    check(avformat_open_input(&context_, url.c_str(), nullptr, dictionary.get()), "not a video that can be read");
-    check(avformat_find_stream_info(context_, nullptr), "avformat_find_stream_info");
-    const int index = av_find_best_stream(context_, AVMEDIA_TYPE_VIDEO, -1, -1, nullptr, 0);
+    check(avformat_find_stream_info(context_.get(), nullptr), "avformat_find_stream_info");
+    const int index = av_find_best_stream(context_.get(), AVMEDIA_TYPE_VIDEO, -1, -1, nullptr, 0);
     if (index < 0) throw IoError(fmt::format("{}: no video stream{}", path_.string(), take_log()));
     for (unsigned i = 0; i < context_->nb_streams; ++i) {
       if (static_cast<int>(i) != index) context_->streams[i]->discard = AVDISCARD_ALL;
@@ -76,7 +76,7 @@ class FileReader final : public VideoReader {
   }
 
   void read_info() {
-    const AVRational rate = av_guess_frame_rate(context_, stream_, nullptr);
+    const AVRational rate = av_guess_frame_rate(context_.get(), stream_, nullptr);
     if (rate.num > 0 && rate.den > 0) info_.fps = {rate.num, rate.den};
     const AVDictionaryEntry* entry = nullptr;
     while ((entry = av_dict_get(context_->metadata, "", entry, AV_DICT_IGNORE_SUFFIX))) {
@@ -116,7 +116,7 @@ class FileReader final : public VideoReader {
 
   void feed() {
     while (true) {
-      const int code = av_read_frame(context_, packet_.get());
+      const int code = av_read_frame(context_.get(), packet_.get());
       if (code < 0) {
         if (code != AVERROR_EOF) ++damaged_;
         is_flushing_ = true;
@@ -152,7 +152,7 @@ class FileReader final : public VideoReader {
   }
 
   std::filesystem::path path_;
-  AVFormatContext* context_ = nullptr;
+  AvPtr<AVFormatContext> context_;
   AVStream* stream_ = nullptr;
   AvPtr<AVCodecContext> decoder_;
   AvPtr<AVPacket> packet_;
@@ -167,6 +167,22 @@ class FileReader final : public VideoReader {
 
 std::unique_ptr<VideoReader> make_file_reader(const std::filesystem::path& path) {
   return std::make_unique<FileReader>(path);
+}
+
+std::string read_file_comment(const std::filesystem::path& path) {
+  const AvPtr<AVFormatContext> context = open_container(path);
+  // Containers without a header name their streams only further on.
+  if (context->ctx_flags & AVFMTCTX_NOHEADER) {
+    check_av_io(avformat_find_stream_info(context.get(), nullptr), path.string() + ": avformat_find_stream_info");
+  }
+  bool has_video = false;
+  for (unsigned i = 0; i < context->nb_streams; ++i) {
+    has_video = has_video || context->streams[i]->codecpar->codec_type == AVMEDIA_TYPE_VIDEO;
+  }
+  if (!has_video) throw IoError(fmt::format("{}: no video stream{}", path.string(), take_log()));
+  // Found whatever its case, in which containers differ.
+  const AVDictionaryEntry* entry = av_dict_get(context->metadata, "comment", nullptr, 0);
+  return entry ? entry->value : "";
 }
 
 }  // namespace strobe::video

@@ -3,20 +3,48 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "core/output_file.h"
 #include "core/torch.h"
 #include "video/colour.h"
 #include "video/encoders.h"
+#include "video/packet_spool.h"
 #include "video/writers.h"
 
 namespace strobe::video {
 namespace {
 
-// Tags that the MP4 muxer stores in the usual place; others need its free-form list, which then holds all of them.
-bool is_usual_mp4_tag(const std::string& key) {
-  constexpr std::array<const char*, 9> kUsual = {"title", "artist",    "album",       "comment", "genre",
-                                                 "date",  "copyright", "description", "synopsis"};
-  return std::find(kUsual.begin(), kUsual.end(), key) != kUsual.end();
+constexpr size_t kLargestComment = size_t{1} << 20;
+
+bool is_mp4(const AVOutputFormat* format) { return std::string_view(format->name) == "mp4"; }
+
+// The one stream and the header; a negative code of FFmpeg if the container refuses them.
+int write_header(AVFormatContext& context, const AVCodecContext& encoder) {
+  AVStream* stream = avformat_new_stream(&context, nullptr);
+  if (!stream) return AVERROR(ENOMEM);
+  if (const int code = avcodec_parameters_from_context(stream->codecpar, &encoder); code < 0) return code;
+  if (is_mp4(context.oformat) && encoder.codec_id == AV_CODEC_ID_HEVC) {
+    stream->codecpar->codec_tag = MKTAG('h', 'v', 'c', '1');
+  }
+  stream->time_base = encoder.time_base;
+  stream->avg_frame_rate = stream->r_frame_rate = encoder.framerate;
+  stream->sample_aspect_ratio = encoder.sample_aspect_ratio;
+  AvDictionary dictionary;
+  if (is_mp4(context.oformat)) dictionary.set("movflags", "+faststart");
+  return avformat_write_header(&context, dictionary.get());
+}
+
+// The container's refusal of a stream, in memory: before a frame is encoded, where the header itself is written last.
+void check_header(const std::filesystem::path& target, const AVOutputFormat* format, const AVCodecContext& encoder) {
+  AVFormatContext* context = nullptr;
+  int code = avformat_alloc_output_context2(&context, const_cast<AVOutputFormat*>(format), nullptr, nullptr);
+  if (code >= 0) code = avio_open_dyn_buf(&context->pb);
+  if (code >= 0) {
+    code = write_header(*context, encoder);
+    uint8_t* bytes = nullptr;
+    avio_close_dyn_buf(std::exchange(context->pb, nullptr), &bytes);
+    av_free(bytes);
+  }
+  avformat_free_context(context);
+  check_av_io(code, target.string() + ": avformat_write_header");
 }
 
 // The muxer and its open file; the file is removed unless it was published.
@@ -41,39 +69,33 @@ class Muxer {
     if (!is_published_) std::filesystem::remove(temporary_, ignored);
   }
 
-  void start(const AVCodecContext& encoder, const VideoOptions& options) {
-    stream_ = avformat_new_stream(context_, nullptr);
-    if (!stream_) check(AVERROR(ENOMEM), "avformat_new_stream");
-    check(avcodec_parameters_from_context(stream_->codecpar, &encoder), "avcodec_parameters_from_context");
-    const bool is_mp4 = std::string_view(context_->oformat->name) == "mp4";
-    if (is_mp4 && encoder.codec_id == AV_CODEC_ID_HEVC) stream_->codecpar->codec_tag = MKTAG('h', 'v', 'c', '1');
-    stream_->time_base = encoder_time_base_ = encoder.time_base;
-    stream_->avg_frame_rate = stream_->r_frame_rate = encoder.framerate;
-    stream_->sample_aspect_ratio = encoder.sample_aspect_ratio;
-    bool needs_free_tags = false;
-    for (const auto& [key, value] : options.metadata) {
-      check(av_dict_set(&context_->metadata, key.c_str(), value.c_str(), 0), "av_dict_set");
-      needs_free_tags = needs_free_tags || !is_usual_mp4_tag(key);
-    }
-    AvDictionary dictionary;
-    if (is_mp4) dictionary.set("movflags", needs_free_tags ? "+faststart+use_metadata_tags" : "+faststart");
-    check(avformat_write_header(context_, dictionary.get()), "avformat_write_header");
+  // MP4 stores it with the trailer, the others with the header.
+  void set_comment(const std::string& text) {
+    // An empty value removes the tag.
+    check(av_dict_set(&context_->metadata, "comment", text.empty() ? nullptr : text.c_str(), 0), "av_dict_set");
+  }
+
+  void start(const AVCodecContext& encoder) {
+    encoder_time_base_ = encoder.time_base;
+    check(write_header(*context_, encoder), "avformat_write_header");
+    check(context_->pb->error, "write");
   }
 
   void write(AVPacket& packet) {
+    AVStream* stream = context_->streams[0];
     if (packet.duration == 0) packet.duration = 1;
-    av_packet_rescale_ts(&packet, encoder_time_base_, stream_->time_base);
-    packet.stream_index = stream_->index;
+    av_packet_rescale_ts(&packet, encoder_time_base_, stream->time_base);
+    packet.stream_index = stream->index;
     check(av_interleaved_write_frame(context_, &packet), "write");
     check(context_->pb->error, "write");
   }
 
-  void publish() {
+  void publish(Replace replace) {
     check(av_write_trailer(context_), "av_write_trailer");
     avio_flush(context_->pb);
     check(context_->pb->error, "write");
     check(avio_closep(&context_->pb), "close");
-    publish_file(temporary_, target_);
+    publish_file(temporary_, target_, replace);
     is_published_ = true;
   }
 
@@ -84,7 +106,6 @@ class Muxer {
 
   std::filesystem::path target_, temporary_;
   AVFormatContext* context_ = nullptr;
-  AVStream* stream_ = nullptr;
   AVRational encoder_time_base_ = {0, 1};
   bool is_published_ = false;
 };
@@ -99,7 +120,12 @@ class FileWriter final : public VideoWriter {
         packet_(allocate_packet()),
         rgb_(allocate_frame(AV_PIX_FMT_RGB24, encoder_->width, encoder_->height)),
         muxer_(std::make_unique<Muxer>(path, plan_.container)) {
-    muxer_->start(*encoder_, options);
+    if (is_mp4(plan_.container)) {
+      muxer_->start(*encoder_);
+    } else {
+      check_header(path, plan_.container, *encoder_);
+      spool_ = std::make_unique<PacketSpool>(path);
+    }
   }
 
   void write(const at::Tensor& frames) override {
@@ -110,15 +136,28 @@ class FileWriter final : public VideoWriter {
     has_failed_ = false;
   }
 
+  void set_comment(const std::string& text) override {
+    STROBE_CHECK(muxer_, "VideoWriter: {}: comment after close", path_.string());
+    STROBE_CHECK(text.size() <= kLargestComment && text.find('\0') == std::string::npos,
+                 "VideoWriter: {}: comment: expected at most {} bytes without NUL, got {}", path_.string(),
+                 kLargestComment, text.size());
+    muxer_->set_comment(text);
+  }
+
   void close() override {
     if (!muxer_) return;
     STROBE_CHECK(!has_failed_, "VideoWriter: {}: closed after an error", path_.string());
     STROBE_CHECK(frames_ > 0, "VideoWriter: {}: closed without a frame", path_.string());
     has_failed_ = true;
     encode(nullptr);
-    muxer_->publish();
+    if (spool_) {
+      muxer_->start(*encoder_);
+      while (spool_->next(*packet_)) muxer_->write(*packet_);
+    }
+    muxer_->publish(replace_of(options_));
     has_failed_ = false;
     muxer_.reset();
+    spool_.reset();
   }
 
   int64_t frames_written() const override { return frames_; }
@@ -152,7 +191,8 @@ class FileWriter final : public VideoWriter {
       const int code = avcodec_receive_packet(encoder_.get(), packet_.get());
       if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) return;
       check_av_io(code, path_.string() + ": avcodec_receive_packet");
-      muxer_->write(*packet_);
+      spool_ ? spool_->append(*packet_) : muxer_->write(*packet_);
+      av_packet_unref(packet_.get());
     }
   }
 
@@ -164,6 +204,7 @@ class FileWriter final : public VideoWriter {
   AvPtr<AVFrame> rgb_;
   ColourConverter converter_;
   std::unique_ptr<Muxer> muxer_;
+  std::unique_ptr<PacketSpool> spool_;  // where the header comes last
   int64_t frames_ = 0;
   bool has_failed_ = false;
 };

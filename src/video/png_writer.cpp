@@ -3,7 +3,6 @@
 #include <opencv2/imgproc.hpp>
 
 #include "core/error.h"
-#include "core/output_file.h"
 #include "core/torch.h"
 #include "video/frame_pattern.h"
 #include "video/writers.h"
@@ -59,10 +58,12 @@ class PngWriter final : public VideoWriter {
                       target_.file(0).string()));
     }
     for (int64_t i = 0; i < bytes.size(0); ++i) {
-      write_file(target_.file(frames_), encode_png(bytes[i].data_ptr<uint8_t>(), options_));
+      write_file(target_.file(frames_), encode_png(bytes[i].data_ptr<uint8_t>(), options_), replace_of(options_));
       ++frames_;
     }
   }
+
+  void set_comment(const std::string& /*text*/) override {}
 
   void close() override {
     if (is_closed_) return;
@@ -102,6 +103,17 @@ void check_png_writer(const std::filesystem::path& path, const VideoOptions& opt
   const PngTarget target = png_target(path);
   // The frames' own folder is made, what lies around it must be there.
   check_folder_writable(std::filesystem::exists(target.folder) ? target.folder : folder_of(target.folder));
+}
+
+std::filesystem::path existing_png(const std::filesystem::path& path) {
+  const PngTarget target = png_target(path);
+  std::error_code error;
+  if (!target.pattern) return std::filesystem::exists(std::filesystem::symlink_status(path, error)) ? path : "";
+  for (std::filesystem::directory_iterator entry(target.folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (target.pattern->frame_of(entry->path().filename().string())) return entry->path();
+  }
+  return {};
 }
 
 std::unique_ptr<VideoWriter> make_png_writer(const std::filesystem::path& path, const VideoOptions& options) {

@@ -12,6 +12,12 @@ std::unique_ptr<VideoReader> open_video_reader(const std::filesystem::path& path
   return is_image_input(path) ? make_image_reader(path) : make_file_reader(path);
 }
 
+std::string read_comment(const std::filesystem::path& video) {
+  if (!is_image_input(video)) return read_file_comment(video);
+  make_image_reader(video);
+  return {};
+}
+
 at::Tensor read_all_frames(const std::filesystem::path& path) {
   constexpr int64_t kChunkFrames = 32;
   const auto reader = open_video_reader(path);

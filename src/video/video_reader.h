@@ -17,6 +17,7 @@
 #include <string>
 
 #include "video/frames.h"
+#include "video/sha256.h"
 
 namespace strobe::video {
 
@@ -38,6 +39,10 @@ class VideoReader {
 
 std::unique_ptr<VideoReader> open_video_reader(const std::filesystem::path& path);
 
+// The container's tag `comment`, without decoding a frame of the video; empty where there is none, as for images. IoError
+// for what is no video.
+std::string read_comment(const std::filesystem::path& video);
+
 // All frames at once [F, height, width, 3].
 at::Tensor read_all_frames(const std::filesystem::path& path);
 
@@ -47,14 +52,11 @@ at::Tensor resize_frames(const at::Tensor& frames, int64_t height, int64_t width
 // SHA-256 over raw frames, fed chunk by chunk; hex.
 class FrameHash {
  public:
-  FrameHash();
-  ~FrameHash();
   void update(const at::Tensor& frames);
   std::string finish();
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  Sha256 hash_;
 };
 
 }  // namespace strobe::video

@@ -21,6 +21,11 @@ void check_numbers(const VideoOptions& options) {
   if (options.threads < 0) throw ConfigError(fmt::format("threads: expected at least 0, got {}", options.threads));
 }
 
+void check_without_target(const std::filesystem::path& path, const VideoOptions& options) {
+  check_numbers(options);
+  is_png_output(path) ? check_png_writer(path, options) : check_file_writer(path, options);
+}
+
 }  // namespace
 
 at::Tensor checked_frames(const at::Tensor& frames, const VideoOptions& options) {
@@ -31,12 +36,18 @@ at::Tensor checked_frames(const at::Tensor& frames, const VideoOptions& options)
 }
 
 void check_video_options(const std::filesystem::path& path, const VideoOptions& options) {
-  check_numbers(options);
-  is_png_output(path) ? check_png_writer(path, options) : check_file_writer(path, options);
+  check_without_target(path, options);
+  if (options.may_overwrite) return;
+  std::error_code ignored;
+  const bool is_there = std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
+  const std::filesystem::path existing = is_png_output(path) ? existing_png(path) : is_there ? path : "";
+  if (!existing.empty()) {
+    throw ConfigError(fmt::format("{}: exists already; give --overwrite to replace it", existing.string()));
+  }
 }
 
 std::unique_ptr<VideoWriter> open_video_writer(const std::filesystem::path& path, const VideoOptions& options) {
-  check_video_options(path, options);
+  check_without_target(path, options);
   return is_png_output(path) ? make_png_writer(path, options) : make_file_writer(path, options);
 }
 

@@ -161,29 +161,6 @@ TEST(Clips, come_back_with_all_frames_rate_codec_and_likeness) {
   }
 }
 
-TEST(Clips, carry_their_tags) {
-  const at::Tensor frames = moving_frames(2, 32, 32);
-  const std::string text = "{\"seed\": 7, \"note\": \"" + std::string(20000, 'x') + " é = ; #\"}";
-  for (const char* file : {"a.mp4", "a.mkv", "a.webm", "a.avi"}) {
-    const ScratchFolder folder;
-    VideoOptions options = options_for(frames);
-    options.metadata = {{"comment", text}, {"title", "a boat"}};
-    write_clip(folder / file, frames, options);
-    auto metadata = open_video_reader(folder / file)->info().metadata;
-    EXPECT_EQ(metadata["comment"], text) << file;
-    EXPECT_EQ(metadata["title"], "a boat") << file;
-  }
-  for (const char* file : {"a.mp4", "a.mkv", "a.webm"}) {
-    const ScratchFolder folder;
-    VideoOptions options = options_for(frames);
-    options.metadata = {{"comment", text}, {"strobe_request", "abc"}};
-    write_clip(folder / file, frames, options);
-    auto metadata = open_video_reader(folder / file)->info().metadata;
-    EXPECT_EQ(metadata["comment"], text) << file;
-    EXPECT_EQ(metadata["strobe_request"], "abc") << file;
-  }
-}
-
 TEST(Png, names_frames_by_pattern_folder_or_single_file) {
   const at::Tensor frames = noisy_frames(12, 5, 7);
   const ScratchFolder folder;

@@ -1,8 +1,6 @@
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <fstream>
 
 #include "core/error.h"
@@ -101,6 +99,50 @@ TEST(VideoWriter, keeps_the_old_file_until_the_new_one_is_complete) {
   EXPECT_EQ(read_all_frames(folder / "a.mkv").size(0), 3);
 }
 
+TEST(VideoWriter, replaces_nothing_that_it_may_not) {
+  VideoOptions options = kSmall;
+  options.may_overwrite = false;
+  for (const char* name : {"a.mp4", "a.mkv", "one.png", "f_{frame:02}.png"}) {
+    const ScratchFolder folder;
+    const auto writer = open_video_writer(folder / name, options);
+    const bool is_pattern = name[0] == 'f';
+    const std::filesystem::path appears = is_pattern ? folder / "f_00.png" : folder / name;
+    std::ofstream(appears) << "mine";
+    EXPECT_THAT(message_of<IoError>([&] {
+                  writer->write(moving_frames(1, 32, 48));
+                  writer->close();
+                }),
+                AllOf(HasSubstr(appears.string()), HasSubstr("another program made it meanwhile")));
+    EXPECT_THAT(message_of<ConfigError>([&] { check_video_options(folder / name, options); }),
+                AllOf(HasSubstr(appears.string()), HasSubstr("--overwrite")));
+    check_video_options(folder / name, kSmall);
+  }
+  // Of the frames, only those that were ours go.
+  const ScratchFolder folder;
+  {
+    const auto writer = open_video_writer(folder / "frames/", options);
+    writer->write(moving_frames(1, 32, 48));
+    std::ofstream(folder / "frames/00001.png") << "mine";
+    EXPECT_THROW(writer->write(moving_frames(1, 32, 48)), IoError);
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "frames/00000.png"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "frames/00001.png"));
+}
+
+TEST(VideoWriter, removes_what_could_not_replace) {
+  const ScratchFolder folder;
+  VideoOptions options = kSmall;
+  options.may_overwrite = false;
+  {
+    const auto writer = open_video_writer(folder / "a.mkv", options);
+    writer->write(moving_frames(1, 32, 48));
+    std::ofstream(folder / "a.mkv") << "mine";
+    EXPECT_THROW(writer->close(), IoError);
+  }
+  EXPECT_EQ(folder.num_entries(), 1u);
+  EXPECT_EQ(std::filesystem::file_size(folder / "a.mkv"), 4u);
+}
+
 TEST(VideoWriter, refuses_wrong_frames_and_empty_clips) {
   const ScratchFolder folder;
   for (const char* name : {"a.mp4", "frames/"}) {
@@ -133,27 +175,6 @@ TEST(VideoWriter, tells_why_a_folder_cannot_be_written) {
   EXPECT_THAT(refusal(folder / "locked/frames/", kSmall), HasSubstr("Permission denied"));
   ASSERT_EQ(seteuid(user), 0);
 }
-
-// Files larger than this fail as they would on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit = {bytes, old_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit old_{};
-  void (*handler_)(int) = nullptr;
-};
 
 TEST(VideoWriter, reports_a_write_that_fails_and_leaves_nothing) {
   const at::Tensor frames = noisy_frames(24, 96, 96);
