@@ -15,17 +15,6 @@ namespace {
 
 constexpr size_t kMaxNameBytes = 64;  // more of a wrong name helps nobody, and edit distances are quadratic
 
-std::vector<std::string> split_flags(const std::string& flags) {
-  std::vector<std::string> names;
-  size_t begin = 0;
-  while (begin < flags.size()) {
-    const size_t end = std::min(flags.find(',', begin), flags.size());
-    names.push_back(flags.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return names;
-}
-
 std::string with_underscores(std::string_view name) {
   std::string out(name);
   std::replace(out.begin(), out.end(), '-', '_');
@@ -115,14 +104,14 @@ const KeySpec* KeyTable::find_alias(std::string_view name) const {
     const std::string wanted = with_underscores(bare);
     if (const KeySpec* key = find(wanted)) return key;
     for (const KeySpec& key : keys_) {
-      for (const std::string& flag : split_flags(key.flags)) {
+      for (const std::string& flag : flag_names(key)) {
         if (flag.starts_with("--") && with_underscores(flag.substr(2)) == wanted) return &key;
       }
     }
     return nullptr;
   }
   for (const KeySpec& key : keys_) {
-    for (const std::string& flag : split_flags(key.flags)) {
+    for (const std::string& flag : flag_names(key)) {
       if (flag == name) return &key;
     }
   }
@@ -295,8 +284,19 @@ std::string describe_type(const KeySpec& key) {
   return key.is_list ? "a list of values, each " + one_value_text(key) : one_value_text(key);
 }
 
+std::vector<std::string> flag_names(const KeySpec& key) {
+  std::vector<std::string> names;
+  size_t begin = 0;
+  while (begin < key.flags.size()) {
+    const size_t end = std::min(key.flags.find(',', begin), key.flags.size());
+    names.push_back(key.flags.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return names;
+}
+
 std::string long_flag(const KeySpec& key) {
-  for (const std::string& flag : split_flags(key.flags)) {
+  for (const std::string& flag : flag_names(key)) {
     if (flag.starts_with("--")) return flag;
   }
   return "";

@@ -77,6 +77,9 @@ class KeyTable {
 // "an integer from 1 to 1000".
 std::string describe_type(const KeySpec& key);
 
+// All of its flags: "-s", "--seed".
+std::vector<std::string> flag_names(const KeySpec& key);
+
 // First long flag, "--seed"; empty if the key has none.
 std::string long_flag(const KeySpec& key);
 

@@ -20,6 +20,7 @@ constexpr size_t kMaxDepth = 64;
 constexpr uintmax_t kMaxFileBytes = uintmax_t{1} << 20;
 // Every node stores its path: without a limit one long key above a long list would multiply.
 constexpr size_t kMaxPathBytes = 240;
+constexpr size_t kMaxPlainKeyBytes = 1000;
 
 std::string shorten(std::string path) { return path.size() > kMaxPathBytes ? excerpt(path, kMaxPathBytes) : path; }
 
@@ -239,6 +240,7 @@ bool is_plain_word(const std::string& text) {
   };
   if (text.empty() || text[0] == '-' || !std::all_of(text.begin(), text.end(), is_safe)) return false;
   if (is_one_of(text, {"null", "Null", "NULL"}) || all_digits(text, "+-.0123456789eE")) return false;
+  if (text.starts_with("0x") || text.starts_with("0o")) return false;  // may be more than an integer holds
   return parse_plain_scalar(text, "").is_string();
 }
 
@@ -318,7 +320,9 @@ std::string to_yaml(const ConfigNode& node) {
     }
   } else {
     for (const auto& [key, value] : node.as_map()) {
-      out += separator + quoted(key) + ": " + to_yaml(value);
+      const std::string name = quoted(key);
+      // The parser looks for the colon of a key without `?` within 1024 bytes.
+      out += separator + (name.size() > kMaxPlainKeyBytes ? "? " + name + " : " : name + ": ") + to_yaml(value);
       separator = ", ";
     }
   }

@@ -73,8 +73,18 @@ class ModelArchitecture {
   virtual ModelWork compute_work(const WorkQuery& query) const = 0;
 };
 
+// A part of a model on disk: "transformer", and its file or folder.
+struct PartPath {
+  std::string name;
+  std::filesystem::path path;
+};
+
 class ModelFolder : public ModelArchitecture {
  public:
+  // Everything that shapes a clip: weights of every part, the tokenizer, the scheduler's settings.
+  virtual std::vector<PartPath> part_paths() const = 0;
+  // Names of weights of a part that hold NaN or infinity, at most `most`; reads the whole part.
+  virtual std::vector<std::string> find_non_finite(const std::string& part, size_t most) const = 0;
   virtual std::unique_ptr<Tokenizer> load_tokenizer() const = 0;
   virtual std::unique_ptr<TextEncoder> load_text_encoder(at::ScalarType dtype, at::Device device) const = 0;
   // Matches LoRA files with the transformers by name and shape, before any weight is read, and says what it found.

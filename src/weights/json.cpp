@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/text_file.h"
 
 namespace strobe::weights {
 namespace {
@@ -24,9 +25,7 @@ std::string syntax_message(std::string_view what) {
   if (size_t column = what.find(", column "); column != std::string_view::npos) {
     if (size_t colon = what.find(": ", column); colon != std::string_view::npos) what.remove_prefix(colon + 2);
   }
-  std::string message(what.substr(0, kMaxMessageBytes));
-  if (what.size() > kMaxMessageBytes) message += "...";
-  return message;
+  return excerpt(what, kMaxMessageBytes);
 }
 
 // `offset` is the byte that the parser could not accept.
@@ -88,11 +87,7 @@ class NodeBuilder final : public nlohmann::json_sax<nlohmann::json> {
   };
 
   static std::string shorten(std::string path) {
-    if (path.size() > kMaxPathBytes) {
-      path.resize(kMaxPathBytes);
-      path += "...";
-    }
-    return path;
+    return path.size() > kMaxPathBytes ? excerpt(path, kMaxPathBytes) : path;
   }
 
   static std::string join_key(const std::string& path, const std::string& key) {

@@ -252,7 +252,10 @@ TEST(YamlLoader, writes_what_it_reads_back) {
                            "@",
                            "%",
                            "`",
-                           "99999999999999999999"}) {
+                           "99999999999999999999",
+                           "0x99999999999999999999",
+                           "0o7777777777777777777777777",
+                           "1e999"}) {
     list.push_back(ConfigNode::string(text));
   }
   for (const ConfigNode& item : list) {
@@ -265,6 +268,21 @@ TEST(YamlLoader, writes_what_it_reads_back) {
     EXPECT_EQ(value.describe(), item.describe()) << text;
     if (item.is_string()) {
       EXPECT_EQ(value.as_string(), item.as_string()) << text;
+    }
+  }
+}
+
+TEST(YamlLoader, reads_back_keys_of_any_length) {
+  for (const size_t size : {900, 998, 999, 1022, 1023, 1024, 5000}) {
+    for (const char* letter : {"k", "\"", "\xC3\xBC"}) {
+      std::string key;
+      while (key.size() < size) key += letter;
+      ConfigNode map = ConfigNode::map();
+      map.set(key, ConfigNode::list({ConfigNode::integer(1)}));
+      map.set("b", map);
+      const std::string text = to_yaml(map);
+      EXPECT_EQ(to_yaml(parse_yaml(text, "back")), text) << size;
+      EXPECT_EQ(parse_yaml(text, "back").at("b").at(key).as_list().size(), 1U) << size;
     }
   }
 }

@@ -34,4 +34,10 @@ TEST(Corpus, safetensors_inputs_are_read_or_refused) { EXPECT_GT(replay("safeten
 
 TEST(Corpus, torch_archive_inputs_are_read_or_refused) { EXPECT_GT(replay("torch_archive", drive_torch_archive), 0); }
 
+TEST(Corpus, yaml_inputs_are_read_or_refused) { EXPECT_GT(replay("yaml", drive_yaml), 0); }
+
+TEST(Corpus, prompt_file_inputs_are_read_or_refused) { EXPECT_GT(replay("prompt_file", drive_prompt_file), 0); }
+
+TEST(Corpus, tokenizer_inputs_are_read_or_refused) { EXPECT_GT(replay("tokenizer", drive_tokenizer), 0); }
+
 }  // namespace strobe::fuzz

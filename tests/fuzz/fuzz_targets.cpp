@@ -1,12 +1,20 @@
 #include "tests/fuzz/fuzz_targets.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "config/key_table.h"
+#include "config/yaml_loader.h"
 #include "core/error.h"
+#include "core/text_file.h"
+#include "models/text/sentencepiece_tokenizer.h"
+#include "models/text/spiece_model.h"
+#include "pipelines/prompt_file.h"
 #include "weights/dtypes.h"
 #include "weights/json.h"
 #include "weights/safetensors_header.h"
@@ -20,6 +28,88 @@ void require(bool condition, const char* what) {
   if (condition) return;
   std::fprintf(stderr, "broken contract: %s\n", what);
   std::abort();
+}
+
+// A message is shown as it is: short, and text.
+void require_readable(const std::string& message) {
+  require(message.size() < 2000, "a message of a bounded length");
+  require(find_invalid_utf8(message) == std::string_view::npos, "a message in UTF-8");
+}
+
+bool is_same(const ConfigNode& a, const ConfigNode& b) {
+  if (a.is_list() && b.is_list()) {
+    return std::equal(a.as_list().begin(), a.as_list().end(), b.as_list().begin(), b.as_list().end(), is_same);
+  }
+  if (a.is_map() && b.is_map()) {
+    return std::equal(a.as_map().begin(), a.as_map().end(), b.as_map().begin(), b.as_map().end(),
+                      [](const auto& x, const auto& y) { return x.first == y.first && is_same(x.second, y.second); });
+  }
+  if (a.is_string() && b.is_string()) return a.as_string() == b.as_string();
+  if (a.is_bool() && b.is_bool()) return a.as_bool() == b.as_bool();
+  if (a.is_integer() && b.is_integer()) return a.as_integer() == b.as_integer();
+  if (a.is_integer() || b.is_integer()) return false;
+  if (a.is_number() && b.is_number()) {
+    const double x = a.as_number(), y = b.as_number();
+    return std::signbit(x) == std::signbit(y) && (x == y || (std::isnan(x) && std::isnan(y)));
+  }
+  return a.is_null() && b.is_null();
+}
+
+// "file:line..." with a line that the text has.
+void require_place(const std::string& place, const std::string& file, std::string_view text) {
+  require(place.starts_with(file + ":"), "a place begins with its file");
+  const long line = std::strtol(place.c_str() + file.size() + 1, nullptr, 10);
+  require(line >= 1 && line <= 1 + std::count(text.begin(), text.end(), '\n'), "a line that the file has");
+}
+
+// One key of each kind, since the real table needs LibTorch.
+const config::KeyTable& prompt_keys() {
+  using config::KeyType;
+  static const config::KeyTable keys({
+      {.name = "prompt", .flags = "-p,--prompt", .is_list = true, .is_per_job = true},
+      {.name = "negative_prompt", .flags = "-n,--negative-prompt", .is_per_job = true},
+      {.name = "num_frames", .type = KeyType::kInteger, .flags = "--num-frames", .minimum = 1, .is_per_job = true},
+      {.name = "height", .type = KeyType::kInteger, .flags = "--height", .minimum = 1, .is_per_job = true},
+      {.name = "width", .type = KeyType::kInteger, .flags = "--width", .minimum = 1, .is_per_job = true},
+      {.name = "size",
+       .type = KeyType::kSize,
+       .flags = "--size",
+       .axes = {"num_frames", "height", "width"},
+       .is_per_job = true},
+      {.name = "seed", .type = KeyType::kInteger, .flags = "-s,--seed", .minimum = -1, .is_per_job = true},
+      {.name = "steps", .type = KeyType::kInteger, .flags = "--steps,--num-steps", .maximum = 99, .is_per_job = true},
+      {.name = "shift",
+       .type = KeyType::kNumber,
+       .flags = "--shift",
+       .minimum = 0,
+       .is_above_minimum = true,
+       .is_per_job = true},
+      {.name = "loud", .type = KeyType::kBoolean, .flags = "--loud", .is_per_job = true},
+      {.name = "dtype", .flags = "--dtype", .choices = {"fp32", "bf16"}, .is_per_job = true},
+      {.name = "lora", .type = KeyType::kPath, .flags = "--lora", .is_list = true, .is_per_job = true},
+      {.name = "attention.window", .type = KeyType::kInteger, .is_per_job = true},
+      {.name = "model", .type = KeyType::kPath, .flags = "-m,--model"},
+  });
+  return keys;
+}
+
+void require_usable(const pipelines::PromptLine& line, const std::string& file, std::string_view text) {
+  require_place(line.place, file, text);
+  if (!line.error.empty()) {
+    require_place(line.error, file, text);
+    require_readable(line.error);
+    require(line.overrides.as_map().empty(), "no settings of a line that is not used");
+    return;
+  }
+  require(line.text.find_first_not_of(" \t\r\n") != std::string::npos, "a prompt that says something");
+  require(find_invalid_utf8(line.text) == std::string::npos, "a prompt in UTF-8");
+  require(find_control_character(line.text) == std::string::npos, "a prompt without control characters");
+  require(is_same(prompt_keys().checked(line.overrides), line.overrides), "settings in canonical form");
+  for (const auto& [name, value] : line.overrides.as_map()) {
+    const config::KeySpec* key = prompt_keys().find(name);
+    require(key && key->is_per_job && name != "prompt" && !value.is_null(), "keys of one clip, all given");
+    require_place(value.origin(), file, text);
+  }
 }
 
 }  // namespace
@@ -78,6 +168,83 @@ void drive_torch_archive(std::string_view bytes) {
     }
     require(is_empty || tensor.begin + (last + 1) * element_bytes <= bytes.size(), "elements inside the file");
     previous = &tensor;
+  }
+}
+
+void drive_yaml(std::string_view bytes) {
+  ConfigNode tree;
+  try {
+    tree = config::parse_yaml(bytes, "fuzz.yaml");
+  } catch (const ConfigError& error) {
+    require_readable(error.what());
+    require_place(error.what(), "fuzz.yaml", bytes);
+    return;
+  }
+  const std::string text = config::to_yaml(tree);
+  require(text.find('\n') == std::string::npos, "one line of YAML");
+  try {
+    require(is_same(config::parse_yaml(text, "back.yaml"), tree), "YAML changed on its way out and in");
+  } catch (const ConfigError& error) {
+    require(false, error.what());
+  }
+}
+
+void drive_prompt_file(std::string_view bytes) {
+  static const std::string letters = "tlcyj";
+  static const char* const formats[] = {"txt", "jsonl", "csv", "yaml", "json"};
+  const size_t index = bytes.empty() ? std::string::npos : letters.find(bytes.front());
+  if (index == std::string::npos) return;
+  const std::string_view text = bytes.substr(1);
+  const std::string file = "p";
+  std::vector<pipelines::PromptLine> lines;
+  try {
+    lines = pipelines::parse_prompts(text, formats[index], file, prompt_keys());
+  } catch (const ConfigError& error) {
+    require(std::string_view(error.what()).starts_with("p:"), "a message begins with its file");
+    require_readable(error.what());
+    return;
+  }
+  require(!lines.empty(), "some prompt");
+  const std::vector<pipelines::PromptLine> again = pipelines::parse_prompts(text, formats[index], file, prompt_keys());
+  require(again.size() == lines.size(), "as many prompts the second time");
+  for (size_t i = 0; i < lines.size(); ++i) {
+    require_usable(lines[i], file, text);
+    require(lines[i].text == again[i].text && lines[i].error == again[i].error && lines[i].place == again[i].place &&
+                is_same(lines[i].overrides, again[i].overrides),
+            "the same prompts the second time");
+  }
+}
+
+void drive_tokenizer(std::string_view bytes) {
+  constexpr int64_t kMaxTokens = 64;
+  std::unique_ptr<models::Tokenizer> tokenizer;
+  std::vector<std::string> texts = {"", "a cat,  B's\n", "\u2581\u00e9\ufb01 <pad></s><extra_id_0>\xff\xe2\x96",
+                                    "aaaaaaaa  aa"};
+  try {
+    if (bytes.starts_with('{')) {
+      tokenizer = models::parse_tokenizer_json(bytes, "fuzz.json");
+    } else {
+      const models::text::SpieceModel model = models::text::parse_spiece(bytes, "fuzz.model");
+      const std::string written = models::text::serialize_spiece(model);
+      const models::text::SpieceModel back = models::text::parse_spiece(written, "back.model");
+      require(back.unknown_id == model.unknown_id && back.character_map == model.character_map &&
+                  std::equal(back.pieces.begin(), back.pieces.end(), model.pieces.begin(), model.pieces.end(),
+                             [](const auto& a, const auto& b) {
+                               return a.text == b.text && a.score == b.score && a.type == b.type;
+                             }),
+              "the model changed on its way out and in");
+      for (size_t i = 0; i < std::min<size_t>(model.pieces.size(), 4); ++i) texts.push_back(model.pieces[i].text);
+      tokenizer = models::parse_tokenizer_spiece(bytes, "fuzz.model", 2);
+    }
+    texts.emplace_back(bytes.substr(0, 200));
+    for (const std::string& text : texts) {
+      const std::vector<int32_t> ids = tokenizer->encode(text, kMaxTokens);
+      require(ids.size() <= kMaxTokens, "as many ids as asked for");
+      require(std::all_of(ids.begin(), ids.end(), [](int32_t id) { return id >= 0; }), "ids that are some");
+      require(tokenizer->encode(text, kMaxTokens) == ids, "the same ids the second time");
+    }
+  } catch (const ConfigError& error) {
+    require_readable(error.what());
   }
 }
 

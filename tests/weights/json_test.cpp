@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "core/text_file.h"
 #include "core/torch.h"
 #include "tests/support/temp_folder.h"
 
@@ -75,6 +76,27 @@ TEST(Json, integers_beyond_64_bits_become_numbers) {
 TEST(Json, paths_stay_short_under_a_long_key) {
   ConfigNode node = parse_json("{\"" + std::string(100000, 'k') + "\": [1]}", "a.json");
   EXPECT_LT(node.as_map()[0].second.as_list()[0].path().size(), 500U);
+}
+
+TEST(Json, messages_stay_short_and_are_text) {
+  std::string umlauts;
+  while (umlauts.size() < 5000) umlauts += "\u00FC";
+  for (const char* before : {"", "x"}) {
+    const auto message = [&](const std::string& json) {
+      try {
+        parse_json(json, "a.json").at("a").as_integer();
+      } catch (const ConfigError& error) {
+        return std::string(error.what());
+      }
+      return std::string("(no error)");
+    };
+    for (const std::string& json : {"\"" + (before + umlauts), "{\"a\": \"" + (before + umlauts) + "\"}",
+                                    "{\"" + (before + umlauts) + "\": {\"b\": 1, \"b\": 1}}"}) {
+      EXPECT_NE(message(json), "(no error)");
+      EXPECT_LT(message(json).size(), 400U);
+      EXPECT_EQ(find_invalid_utf8(message(json)), std::string::npos) << message(json);
+    }
+  }
 }
 
 TEST(Json, text_comes_back_from_to_json) {

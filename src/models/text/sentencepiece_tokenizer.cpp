@@ -11,6 +11,7 @@
 
 #include "core/config_node.h"
 #include "core/error.h"
+#include "core/text_file.h"
 #include "models/text/special_tokens.h"
 #include "models/text/spiece_model.h"
 #include "models/text/text_normalizer.h"
@@ -22,6 +23,8 @@ namespace strobe::models {
 namespace {
 
 using text::SpecialToken;
+
+constexpr size_t kMaxTemplateIds = 16;  // they take room from the text
 
 enum class Prefix { kAlways, kFirst, kNever };
 
@@ -133,7 +136,8 @@ int32_t read_id(const ConfigNode& node) {
 
 void read_pieces(const ConfigNode& model, Parts& parts) {
   const std::string type = model.get_string("type", "Unigram");
-  if (type != "Unigram") model.at("type").fail(fmt::format("only Unigram models are supported, got \"{}\"", type));
+  if (type != "Unigram")
+    model.at("type").fail(fmt::format("only Unigram models are supported, got \"{}\"", excerpt(type)));
   const ConfigNode& vocab = model.at("vocab");
   parts.pieces.reserve(vocab.as_list().size());
   for (const ConfigNode& entry : vocab.as_list()) {
@@ -154,7 +158,8 @@ void read_metaspace(const ConfigNode& node, WordRules& rules) {
   const std::string scheme =
       node.get_string("prepend_scheme", node.get_bool("add_prefix_space", true) ? "always" : "never");
   if (scheme != "always" && scheme != "first" && scheme != "never")
-    node.at("prepend_scheme").fail(fmt::format("expected \"always\", \"first\" or \"never\", got \"{}\"", scheme));
+    node.at("prepend_scheme")
+        .fail(fmt::format("expected \"always\", \"first\" or \"never\", got \"{}\"", excerpt(scheme)));
   rules.prefix = scheme == "always" ? Prefix::kAlways : scheme == "first" ? Prefix::kFirst : Prefix::kNever;
   rules.splits_at_mark = node.get_bool("split", true);
 }
@@ -168,7 +173,8 @@ WordRules read_words(const ConfigNode& node) {
     } else if (type == "WhitespaceSplit") {
       rules.splits_at_space = true;
     } else {
-      step.at("type").fail(fmt::format("pre-tokenizer \"{}\" is not supported (Metaspace, WhitespaceSplit)", type));
+      step.at("type").fail(
+          fmt::format("pre-tokenizer \"{}\" is not supported (Metaspace, WhitespaceSplit)", excerpt(type)));
     }
   };
   if (node.at("type").as_string() == "Sequence") {
@@ -183,7 +189,8 @@ WordRules read_words(const ConfigNode& node) {
 void read_template(const ConfigNode& node, Parts& parts) {
   if (node.is_null()) node.fail("expected a TemplateProcessing that appends the end token, got null");
   if (node.at("type").as_string() != "TemplateProcessing")
-    node.at("type").fail(fmt::format("only TemplateProcessing is supported, got \"{}\"", node.at("type").as_string()));
+    node.at("type").fail(
+        fmt::format("only TemplateProcessing is supported, got \"{}\"", excerpt(node.at("type").as_string())));
   bool is_after = false;
   for (const ConfigNode& item : node.at("single").as_list()) {
     if (item.find("Sequence") != nullptr) {
@@ -194,6 +201,9 @@ void read_template(const ConfigNode& node, Parts& parts) {
     for (const ConfigNode& id : node.at("special_tokens").at(name).at("ids").as_list())
       (is_after ? parts.after : parts.before).push_back(read_id(id));
   }
+  const size_t count = parts.before.size() + parts.after.size();
+  if (count > kMaxTemplateIds)
+    node.fail(fmt::format("expected at most {} ids around the text, got {}", kMaxTemplateIds, count));
 }
 
 std::vector<SpecialToken> read_special_tokens(const ConfigNode* node) {
@@ -218,8 +228,7 @@ const ConfigNode& optional_node(const ConfigNode& node, std::string_view key) {
   return found == nullptr ? null : *found;
 }
 
-Parts read_tokenizer_json(const std::filesystem::path& path) {
-  const ConfigNode root = weights::load_json(path);
+Parts read_tokenizer_json(const ConfigNode& root) {
   Parts parts;
   read_pieces(root.at("model"), parts);
   parts.normalizer = text::make_normalizer(optional_node(root, "normalizer"));
@@ -253,9 +262,8 @@ int64_t read_extra_ids(const std::filesystem::path& folder) {
   return count;
 }
 
-Parts read_spiece(const std::filesystem::path& path, int64_t num_extra_ids) {
-  const std::string origin = path.string();
-  const text::SpieceModel model = text::parse_spiece(read_file(path), origin);
+Parts read_spiece(std::string_view bytes, const std::string& origin, int64_t num_extra_ids) {
+  const text::SpieceModel model = text::parse_spiece(bytes, origin);
   Parts parts;
   const auto add_special = [&](const std::string& name, size_t id) {
     SpecialToken token;
@@ -283,12 +291,23 @@ Parts read_spiece(const std::filesystem::path& path, int64_t num_extra_ids) {
 
 }  // namespace
 
+std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view bytes, const std::string& origin) {
+  return std::make_unique<SentencePieceTokenizer>(read_tokenizer_json(weights::parse_json(bytes, origin)));
+}
+
+std::unique_ptr<Tokenizer> parse_tokenizer_spiece(std::string_view bytes, const std::string& origin,
+                                                  int64_t num_extra_ids) {
+  return std::make_unique<SentencePieceTokenizer>(read_spiece(bytes, origin, num_extra_ids));
+}
+
 std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& folder) {
   const std::filesystem::path json = folder / "tokenizer.json";
-  if (std::filesystem::exists(json)) return std::make_unique<SentencePieceTokenizer>(read_tokenizer_json(json));
+  if (std::filesystem::exists(json)) {
+    return std::make_unique<SentencePieceTokenizer>(read_tokenizer_json(weights::load_json(json)));
+  }
   const std::filesystem::path spiece = folder / "spiece.model";
   if (std::filesystem::exists(spiece))
-    return std::make_unique<SentencePieceTokenizer>(read_spiece(spiece, read_extra_ids(folder)));
+    return parse_tokenizer_spiece(read_file(spiece), spiece.string(), read_extra_ids(folder));
   throw IoError(fmt::format("{}: has neither tokenizer.json nor spiece.model", folder.string()));
 }
 

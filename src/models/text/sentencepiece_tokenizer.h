@@ -9,9 +9,11 @@
 // Errors   IoError for unreadable files; ConfigError naming file and key for broken or unsupported ones.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/text/text_encoder.h"
@@ -19,6 +21,11 @@
 namespace strobe::models {
 
 std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& folder);
+
+// The same from the bytes of either file; `origin` is its name for messages.
+std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view bytes, const std::string& origin);
+std::unique_ptr<Tokenizer> parse_tokenizer_spiece(std::string_view bytes, const std::string& origin,
+                                                  int64_t num_extra_ids);
 
 // Writes a tokenizer made by hand: ids 0 <pad>, 1 </s>, 2 <unk>, then one piece for each word (printable, without
 // spaces), a comma, the bare word start, small letters, digits and .-'!? for everything else. tokenizer.json and

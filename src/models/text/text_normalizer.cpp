@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/text_file.h"
 #include "models/text/unicode.h"
 
 namespace strobe::models::text {
@@ -43,6 +44,15 @@ std::optional<std::string> decode_base64(std::string_view text) {
   return out;
 }
 
+// A file's steps may each make a text longer; a few in a row would fill the memory.
+void append(std::u32string& out, std::u32string_view piece) {
+  constexpr size_t kMaxCharacters = size_t{1} << 22;
+  if (piece.size() > kMaxCharacters - std::min(out.size(), kMaxCharacters)) {
+    throw ConfigError(fmt::format("the tokenizer's normaliser makes a text longer than {} characters", kMaxCharacters));
+  }
+  out += piece;
+}
+
 // Blob: uint32 bytes of the trie, the trie's 32-bit units, then the replacements, each ended by a zero byte. All
 // little-endian. A unit holds a label (low byte), whether a value follows (bit 8), and an offset (bits 10.., times 256
 // if bit 9 is set) which is xor-ed to the position; a value unit has its top bit set.
@@ -72,13 +82,13 @@ class CharacterMap final : public NormalizerStep {
       const std::string bytes = encode_utf8(cluster);
       if (bytes.size() < kMaxClusterBytes) {
         if (const auto found = find(bytes)) {
-          out += decode_utf8(*found);
+          append(out, decode_utf8(*found));
           continue;
         }
       }
       for (const char32_t code : cluster) {
         if (const auto found = find(encode_utf8(std::u32string_view(&code, 1)))) {
-          out += decode_utf8(*found);
+          append(out, decode_utf8(*found));
         } else {
           out.push_back(code);
         }
@@ -148,7 +158,7 @@ class Replace final : public NormalizerStep {
       }
       i += pattern_.size();
       while (is_run_ && i < text.size() && text[i] == pattern_.back()) ++i;
-      out += content_;
+      append(out, content_);
     }
     return out;
   }
@@ -195,7 +205,8 @@ std::unique_ptr<const NormalizerStep> make_replace(const ConfigNode& node) {
   }
   const ConfigNode& expression = pattern.at("Regex");
   if (expression.as_string() != " {2,}")
-    expression.fail(fmt::format("only the expression \" {{2,}}\" is supported, got \"{}\"", expression.as_string()));
+    expression.fail(
+        fmt::format("only the expression \" {{2,}}\" is supported, got \"{}\"", excerpt(expression.as_string())));
   return std::make_unique<Replace>(U"  ", content, /*is_run=*/true);
 }
 
@@ -227,7 +238,7 @@ void add_steps(const ConfigNode& node, Normalizer& steps) {
     node.at("type").fail(
         fmt::format("normaliser \"{}\" is not supported (Precompiled, Strip, Replace, NFC, NFD, NFKC, "
                     "NFKD, Lowercase, Prepend, Sequence)",
-                    type));
+                    excerpt(type)));
   }
 }
 

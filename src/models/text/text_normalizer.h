@@ -4,7 +4,8 @@
 //          Strip, Replace (a literal or the expression " {2,}"), NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Sequence.
 // Differs  from SentencePiece, like the Hugging Face library that made the reference ids: the map is asked for whole
 //          grapheme clusters of fewer than 6 bytes, then for single characters, and the shortest match counts.
-// Errors   ConfigError naming the file for other steps and for maps that are no such trie.
+// Errors   ConfigError naming the file for other steps and for maps that are no such trie; ConfigError for steps that make
+//          a text grow beyond 4 million characters.
 #pragma once
 
 #include <cstdint>

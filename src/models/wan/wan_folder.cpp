@@ -59,6 +59,8 @@ class WanFolder final : public ModelFolder {
 
   const ModelInfo& info() const override { return setup_.info; }
   std::vector<StoredPart> stored_parts() const override;
+  std::vector<PartPath> part_paths() const override;
+  std::vector<std::string> find_non_finite(const std::string& part, size_t most) const override;
   ModelWork compute_work(const WorkQuery& query) const override { return compute_wan_work(setup_, query); }
   std::unique_ptr<Tokenizer> load_tokenizer() const override { return open_tokenizer(parts_.tokenizer); }
   std::unique_ptr<TextEncoder> load_text_encoder(at::ScalarType dtype, at::Device device) const override;
@@ -164,6 +166,36 @@ std::vector<StoredPart> WanFolder::stored_parts() const {
   parts.push_back(read_stored_part("vae", parts_.vae));
   parts.push_back(read_stored_part("text_encoder", parts_.text_encoder));
   return parts;
+}
+
+std::vector<PartPath> WanFolder::part_paths() const {
+  std::vector<PartPath> parts;
+  for (size_t stage = 0; stage < parts_.transformers.size(); ++stage) {
+    parts.push_back({stage == 0 ? "transformer" : "transformer_2", parts_.transformers[stage]});
+  }
+  parts.insert(parts.end(),
+               {{"vae", parts_.vae}, {"text_encoder", parts_.text_encoder}, {"tokenizer", parts_.tokenizer}});
+  for (const char* name : {"scheduler", "model_index.json"}) {
+    if (has_file(setup_.info.folder / name)) parts.push_back({name, setup_.info.folder / name});
+  }
+  return parts;
+}
+
+std::vector<std::string> WanFolder::find_non_finite(const std::string& part, size_t most) const {
+  std::vector<std::string> names;
+  for (const PartPath& known : part_paths()) {
+    if (known.name != part) continue;
+    const auto source = weights::open_weights(known.path);
+    for (const weights::TensorInfo& tensor : source->tensors()) {
+      if (names.size() >= most) return names;
+      if (!at::isFloatingType(tensor.dtype)) continue;
+      if (!at::isfinite(source->read(tensor.name)).all().item<bool>()) {
+        names.push_back(fmt::format("{}: {}", source->file_of(tensor.name), tensor.name));
+      }
+      source->release(tensor.name);
+    }
+  }
+  return names;
 }
 
 std::unique_ptr<TextEncoder> WanFolder::load_text_encoder(at::ScalarType dtype, at::Device device) const {

@@ -143,6 +143,48 @@ TEST(SentencePieceTokenizer, names_file_and_key_of_what_it_cannot_follow) {
   EXPECT_THAT(error_after("\"Unigram\"", "\"BPE\""), HasSubstr("tokenizer.json"));
 }
 
+// A tokenizer.json of four pieces.
+std::string small_json(const std::string& normalizer, const std::string& ids) {
+  return R"({"model": {"vocab": [["</s>", 0], ["<unk>", 0], ["a", -1], ["b", -2]], "unk_id": 1},
+             "normalizer": )" +
+         normalizer + R"(, "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "never"},
+             "post_processor": {"type": "TemplateProcessing",
+                                "single": [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "</s>"}}],
+                                "special_tokens": {"</s>": {"ids": )" +
+         ids + "}}}}";
+}
+
+TEST(SentencePieceTokenizer, reads_the_bytes_of_a_file) {
+  EXPECT_THAT(parse_tokenizer_json(small_json("null", "[0]"), "t.json")->encode("ab", 8), ElementsAre(2, 3, 0));
+}
+
+TEST(SentencePieceTokenizer, refuses_a_template_that_leaves_no_room) {
+  std::string ids = "[0";
+  for (int i = 1; i < 17; ++i) ids += ", 0";
+  try {
+    parse_tokenizer_json(small_json("null", ids + "]"), "t.json");
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(), "t.json: post_processor: expected at most 16 ids around the text, got 17");
+  }
+}
+
+TEST(SentencePieceTokenizer, limits_what_normalisation_makes_of_a_text) {
+  const std::string grow =
+      R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(100, 'a') + "\"}";
+  std::string steps = grow;
+  for (int i = 0; i < 20; ++i) steps += ", " + grow;
+  const auto tokenizer =
+      parse_tokenizer_json(small_json("{\"type\": \"Sequence\", \"normalizers\": [" + steps + "]}", "[0]"), "t.json");
+  EXPECT_THAT(tokenizer->encode("b", 8), ElementsAre(3, 0));
+  try {
+    tokenizer->encode("a", 8);
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("makes a text longer than 4194304 characters"));
+  }
+}
+
 TEST(SentencePieceTokenizer, never_crashes_on_a_damaged_piece_model) {
   const ScratchFolder folder;
   const std::string good = read_bytes(fs::path(test::golden_path(kFolder)) / "spiece.model");
