@@ -1,17 +1,20 @@
-// The table of everything `generate` takes, and how an effective map of it becomes a request.
+// The table of everything `generate` takes.
 //
-// Contract  A key is declared in generate_keys.cpp and nowhere else: files, prompt files, --set, flags, help and the JSON
-//           schema all come from that row. `to_request` reads the keys that describe a clip.
+// Contract  A key is declared in generate_keys.cpp and nowhere else: files, prompt files, --set, flags, help, completion
+//           and the JSON schema all come from that row; other commands pick the rows that they share. Free of LibTorch,
+//           so that help and errors of the command line need not wait for it. request.h reads the values.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "config/key_table.h"
-#include "pipelines/request.h"
 
 namespace strobe::pipelines {
 
 const config::KeyTable& generate_keys();
 
-// `effective` as config::compose makes it. `prompt` must hold one text or none. ConfigError for what fits no request.
-Request to_request(const ConfigNode& effective);
+// A table of `more` and the named rows of generate's.
+config::KeyTable pick_keys(const std::vector<std::string>& names, std::vector<config::KeySpec> more = {});
 
 }  // namespace strobe::pipelines

@@ -1,8 +1,8 @@
 // Text to video: the only place where the parts meet.
 //
-// Contract  The same job, seed and build give the same output. Parts are loaded when they are first needed; the text
-//           encoder is released before sampling, an expert when the next one takes over, and the transformer before the
-//           VAE decodes. Frames go to the encoder as they are decoded.
+// Contract  The same job, seed and build give the same output, in one run or continued from a checkpoint. Parts are
+//           loaded when they are first needed and stay as parts.h says; the text encoder is released before sampling.
+//           Frames go to the encoder as they are decoded.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,13 +17,18 @@
 #include "attention/stats.h"
 #include "models/model_context.h"
 #include "models/model_folder.h"
+#include "pipelines/checkpoint.h"
+#include "pipelines/parts.h"
 #include "pipelines/request.h"
 
 namespace strobe::pipelines {
 
+class EmbeddingStore;
+
 // What the caller sees while a clip is made. Any may be empty.
 struct Progress {
   std::function<void(const std::string& stage)> on_stage;            // "text", "denoise", "decode"
+  std::function<void(int64_t done, int64_t total)> on_texts;         // after each prompt that is encoded
   std::function<void(int step, int steps, double seconds)> on_step;  // after each step; seconds of that step
   std::function<void(int64_t frames, int64_t total)> on_frames;
   std::function<bool()> is_interrupted;                                 // asked after each step and chunk
@@ -42,8 +47,10 @@ struct Result {
   std::string encoder;       // what really wrote the video
   StageTimes times;
   std::vector<attention::AttentionRow> attention;
-  std::vector<weights::LoraUse> loras;  // a row per file and transformer
-  int64_t forwards = 0;                 // evaluations of the transformer
+  std::vector<attention::SiteDensity> densities;  // of the steps that this process ran
+  std::vector<weights::LoraUse> loras;            // a row per file and transformer
+  int first_step = 0;                             // steps before it were run by an earlier process
+  int64_t forwards = 0;                           // evaluations of the transformer
   int64_t peak_memory_bytes = 0;
 };
 
@@ -55,14 +62,36 @@ struct Device {
 // "auto", "cpu", "cuda", "cuda:1" and "auto", "fp32", "bf16". UnsupportedError with the reason for what is not here.
 Device resolve_device(const std::string& device, const std::string& dtype);
 
+struct PipelineOptions {
+  Device device;
+  Offload offload = Offload::kNone;
+  std::filesystem::path embedding_cache;  // folder; empty: none
+  std::string build;                      // commit of the program: part of the cache's names
+};
+
+// How one clip of several is run.
+struct ClipOptions {
+  bool keeps_parts = false;          // more clips follow
+  std::filesystem::path checkpoint;  // empty: none is written
+  int checkpoint_every = 0;          // steps; 0: as many as take a minute
+  std::string request_hash;          // what the checkpoint belongs to
+  std::optional<Checkpoint> start;   // go on from here
+  // The text for the container's comment tag, asked for when the last frame is written; empty: none.
+  std::function<std::string(const Result& result)> comment;
+};
+
 class Pipeline {
  public:
-  Pipeline(std::unique_ptr<models::ModelFolder> folder, Device device);
+  Pipeline(std::unique_ptr<models::ModelFolder> folder, PipelineOptions options);
   ~Pipeline();
   Pipeline(Pipeline&&) noexcept;
 
   const models::ModelInfo& info() const { return folder_->info(); }
-  Result generate(const Job& job, const Progress& progress);
+  const models::ModelFolder& folder() const { return *folder_; }
+
+  // Jobs that will be generated: their texts are encoded together when the first one is needed.
+  void announce(const std::vector<const Job*>& jobs);
+  Result generate(const Job& job, const ClipOptions& clip, const Progress& progress);
 
   // Latents [1, C, F, H, W] to a video. The request's outputs and codec settings count.
   Result decode(const at::Tensor& latents, const Request& request, int64_t fps, const Progress& progress);
@@ -70,15 +99,14 @@ class Pipeline {
   at::Tensor encode(const std::filesystem::path& video, const Request& request, const Progress& progress);
 
  private:
-  models::TextEmbedding embed(const std::string& prompt);
-  at::Tensor denoise(const Job& job, at::Tensor start, const Progress& progress, Result& result);
-  void write_video(const at::Tensor& latents, const Request& request, int64_t fps, const Progress& progress,
-                   Result& result);
+  at::Tensor denoise(const Job& job, const ClipOptions& clip, const Progress& progress, Result& result);
+  void write_video(const at::Tensor& latents, const Request& request, int64_t fps, const ClipOptions& clip,
+                   const Progress& progress, Result& result);
 
   std::unique_ptr<models::ModelFolder> folder_;
-  Device device_;
-  std::unique_ptr<models::Tokenizer> tokenizer_;
-  std::unique_ptr<models::TextEncoder> text_encoder_;
+  PipelineOptions options_;
+  std::unique_ptr<EmbeddingStore> texts_;
+  std::unique_ptr<Parts> parts_;
 };
 
 // Most memory that this process ever held.

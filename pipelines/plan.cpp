@@ -5,6 +5,7 @@
 #include "attention/pattern.h"
 #include "core/error.h"
 #include "sampling/guider.h"
+#include "sampling/sampler.h"
 
 namespace strobe::pipelines {
 namespace {
@@ -23,7 +24,7 @@ void count_forwards(Plan& plan) {
   const Job& job = plan.job;
   const auto guider =
       sampling::make_guider(job.request.guider, {.scale_per_stage = {job.guidance_scale, job.guidance_scale_2}});
-  const sampling::Schedule schedule = make_schedule(job);
+  const sampling::Schedule schedule = make_schedule(job, sampling::make_sampler(job.scheduler)->default_spacing());
   plan.stage_steps.assign(static_cast<size_t>(plan.info.stages), 0);
   for (int step = 0; step < schedule.steps(); ++step) {
     const int stage = stage_of(plan.info, schedule.timesteps[static_cast<size_t>(step)]);

@@ -87,8 +87,7 @@ void check_outputs_differ(const Request& request) {
 
 }  // namespace
 
-sampling::Schedule make_schedule(const Job& job) {
-  const sampling::FlowSpacing usual = sampling::make_sampler(job.scheduler)->default_spacing();
+sampling::Schedule make_schedule(const Job& job, sampling::FlowSpacing usual) {
   return sampling::make_flow_schedule({.steps = job.num_inference_steps,
                                        .shift = job.flow_shift,
                                        .spacing = parse_spacing(job.request.sigma_spacing, usual)});
@@ -115,20 +114,6 @@ weights::Lora parse_lora(const std::string& text) {
   return lora;
 }
 
-std::string slug(const std::string& prompt) {
-  std::string out;
-  for (unsigned char c : prompt) {
-    if (std::isalnum(c) && c < 0x80) {
-      out += static_cast<char>(std::tolower(c));
-    } else if (!out.empty() && out.back() != '-') {
-      out += '-';
-    }
-    if (out.size() >= 40) break;
-  }
-  while (!out.empty() && out.back() == '-') out.pop_back();
-  return out.empty() ? "clip" : out;
-}
-
 video::VideoOptions video_options(const Request& request, int64_t height, int64_t width, int64_t fps) {
   return {.height = height,
           .width = width,
@@ -136,7 +121,15 @@ video::VideoOptions video_options(const Request& request, int64_t height, int64_
           .codec = request.codec,
           .crf = request.crf,
           .pix_fmt = request.pix_fmt,
-          .is_lossless = request.is_lossless};
+          .is_lossless = request.is_lossless,
+          .may_overwrite = request.may_overwrite};
+}
+
+video::VideoOptions frame_options(const Request& request, int64_t height, int64_t width, int64_t fps) {
+  return {.height = height,
+          .width = width,
+          .fps = {.numerator = fps, .denominator = 1},
+          .may_overwrite = request.may_overwrite};
 }
 
 void check_output_file(const std::filesystem::path& path, bool may_overwrite) {
@@ -164,6 +157,7 @@ void check_output(const std::filesystem::path& path, const video::VideoOptions& 
 }
 
 Job resolve_clip(const Request& request, const models::ModelInfo& info) {
+  check_loras(request.loras);
   const models::ModelDefaults& d = info.defaults;
   Job job;
   job.request = request;
@@ -186,6 +180,7 @@ Job resolve_clip(const Request& request, const models::ModelInfo& info) {
   if (request.guidance_scale_2 && info.stages < 2) {
     throw ConfigError(fmt::format("--guidance-scale-2: {} has one expert", info.name));
   }
+  job.has_second_scale = info.stages > 1;
   job.flow_shift = request.flow_shift.value_or(d.flow_shift);
   require(std::isfinite(job.flow_shift) && job.flow_shift > 0,
           fmt::format("--flow-shift {}: expected a number above 0", job.flow_shift));
@@ -195,17 +190,21 @@ Job resolve_clip(const Request& request, const models::ModelInfo& info) {
   return job;
 }
 
-Job resolve(const Request& request, const models::ModelInfo& info) {
-  check_loras(request.loras);
-  Job job = resolve_clip(request, info);
+void check_outputs(const Job& job, bool may_overwrite) {
+  const Request& request = job.request;
   const video::VideoOptions options = video_options(request, job.height, job.width, job.fps);
   check_outputs_differ(request);
-  if (!request.output.empty()) check_output(request.output, options, request.may_overwrite);
+  if (!request.output.empty()) check_output(request.output, options, may_overwrite);
   if (!request.save_frames.empty()) {
-    check_output(request.save_frames.string() + "/", {.height = job.height, .width = job.width, .fps = {job.fps, 1}},
-                 request.may_overwrite);
+    check_output(request.save_frames.string() + "/", frame_options(request, job.height, job.width, job.fps),
+                 may_overwrite);
   }
-  if (!request.save_latents.empty()) check_output_file(request.save_latents, request.may_overwrite);
+  if (!request.save_latents.empty()) check_output_file(request.save_latents, may_overwrite);
+}
+
+Job resolve(const Request& request, const models::ModelInfo& info) {
+  Job job = resolve_clip(request, info);
+  check_outputs(job, request.may_overwrite);
   return job;
 }
 

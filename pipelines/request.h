@@ -41,6 +41,10 @@ struct Request {
   bool may_overwrite = false;
 };
 
+// From a map as config::compose makes it of generate_keys(). `prompt` must hold one text or none. ConfigError for what
+// fits no request.
+Request to_request(const ConfigNode& effective);
+
 // "FILE" or "FILE:WEIGHT"; only a number behind the last colon is a weight. ConfigError for one that is not finite.
 weights::Lora parse_lora(const std::string& text);
 
@@ -51,30 +55,31 @@ struct Job {
   int64_t num_frames = 0, height = 0, width = 0, fps = 16;
   int num_inference_steps = 0;
   double guidance_scale = 0, guidance_scale_2 = 0, flow_shift = 0;
+  bool has_second_scale = false;  // the model has two experts
   std::string scheduler;
   std::vector<std::string> adjustments;  // sentences on sizes that were rounded
   std::vector<int64_t> latent_shape;     // [1, C, F, H, W]
 };
 
-// ConfigError for values out of range, for sizes that would be rounded when the request is strict, and for outputs that
-// exist and may not be overwritten or cannot be written.
-Job resolve(const Request& request, const models::ModelInfo& info);
-// The same without a look at the outputs: for plans.
+// ConfigError for values out of range and for sizes that would be rounded when the request is strict.
 Job resolve_clip(const Request& request, const models::ModelInfo& info);
+// ConfigError for outputs that are the same, exist and may not be overwritten, or that no codec makes; IoError for
+// folders that cannot be written. Nothing is made.
+void check_outputs(const Job& job, bool may_overwrite);
+// Both.
+Job resolve(const Request& request, const models::ModelInfo& info);
 
-// The noise levels of a job. ConfigError with the nearest name for an unknown scheduler or spacing.
-sampling::Schedule make_schedule(const Job& job);
+// The noise levels of a job; `usual` is its sampler's own spacing. ConfigError with the nearest name for an unknown one.
+sampling::Schedule make_schedule(const Job& job, sampling::FlowSpacing usual);
 // The expert that is asked at a timestep.
 int stage_of(const models::ModelInfo& info, float timestep);
 
-// The writer's options for a job.
+// The writer's options for a job: of its output, and of the frames that --save-frames asks for.
 video::VideoOptions video_options(const Request& request, int64_t height, int64_t width, int64_t fps);
+video::VideoOptions frame_options(const Request& request, int64_t height, int64_t width, int64_t fps);
 
 // Throws what opening the outputs would throw, before any work: existing files, missing folders, codecs.
 void check_output(const std::filesystem::path& path, const video::VideoOptions& options, bool may_overwrite);
 void check_output_file(const std::filesystem::path& path, bool may_overwrite);
-
-// "a-cat-walks-on-the-grass", at most 40 characters, for file names.
-std::string slug(const std::string& prompt);
 
 }  // namespace strobe::pipelines

@@ -8,6 +8,8 @@
 #include "core/noise.h"
 #include "core/timer.h"
 #include "kernels/common/machine.h"
+#include "pipelines/denoiser.h"
+#include "pipelines/embedding_store.h"
 #include "pipelines/latents_file.h"
 #include "pipelines/pipeline.h"
 #include "sampling/guider.h"
@@ -25,96 +27,39 @@ void stop_if_interrupted(const Progress& progress) {
   if (progress.is_interrupted && progress.is_interrupted()) throw InterruptedError("interrupted");
 }
 
-// Turns the sampler's question "velocity at x?" into forwards of the right expert and branches.
-class Denoiser {
+// Writes the state every so many steps; without a number, when a minute of work would be lost.
+class CheckpointWriter {
  public:
-  Denoiser(const models::ModelFolder& folder, const Device& device, const Job& job, const Progress& progress)
-      : folder_(folder),
-        loras_(job.request.loras.empty() ? weights::LoraPlan() : folder.plan_loras(job.request.loras)),
-        device_(device),
-        job_(job),
-        progress_(progress),
-        cache_(caching::make_step_cache("none")),
-        blocks_(*cache_),
-        engine_({.pattern = job.request.attention, .backend = job.request.attention_backend}),
-        guider_(sampling::make_guider(job.request.guider,
-                                      {.scale_per_stage = {job.guidance_scale, job.guidance_scale_2}})) {}
+  CheckpointWriter(const Job& job, const ClipOptions& clip) : job_(job), clip_(clip) {}
 
-  // Whether the run will ask for the unconditional branch at all.
-  bool needs_negative() const {
-    for (Branch branch : guider_->branches({.step = 0, .steps = 1})) {
-      if (branch == Branch::kUncond) return true;
+  void after_step(const sampling::SamplerState& state, int64_t forwards) {
+    constexpr double kSeconds = 60;
+    const bool is_last = state.step == job_.num_inference_steps;
+    const bool is_due =
+        clip_.checkpoint_every > 0 ? state.step % clip_.checkpoint_every == 0 : since_last_.seconds() >= kSeconds;
+    if (is_due || is_last) write(state, forwards);
+  }
+
+  void write(const sampling::SamplerState& state, int64_t forwards) {
+    if (clip_.checkpoint.empty() || written_step_ == state.step) return;
+    since_last_ = Timer();
+    try {
+      save_checkpoint(clip_.checkpoint, {.request_hash = clip_.request_hash,
+                                         .state = state,
+                                         .steps = job_.num_inference_steps,
+                                         .forwards = forwards});
+      written_step_ = state.step;
+    } catch (const Error& error) {
+      // The clip may still be made; only a second accident would cost the work.
+      log_warning("no checkpoint of step {}: {}", state.step, error.what());
     }
-    return false;
   }
-
-  void set_text(models::Conditioning positive, models::Conditioning negative) {
-    positive_ = std::move(positive);
-    negative_ = std::move(negative);
-  }
-
-  at::Tensor operator()(const at::Tensor& x, float timestep, double sigma, int step) {
-    use_stage(stage_of(folder_.info(), timestep));
-    const sampling::GuidanceStep guidance{
-        .step = step, .steps = job_.num_inference_steps, .sigma = sigma, .stage = stage_};
-    std::vector<at::Tensor> predictions;
-    for (Branch branch : guider_->branches(guidance)) {
-      models::ModelContext context{.attention = engine_,
-                                   .blocks = blocks_,
-                                   .branches = {branch},
-                                   .stage = stage_,
-                                   .step = step,
-                                   .steps = job_.num_inference_steps,
-                                   .seed = job_.request.seed,
-                                   .sigma = sigma};
-      if (forwards_ == 0) context.probe = progress_.probe;
-      predictions.push_back(
-          dit_->predict({.latents = x,
-                         .timesteps = at::full({1}, timestep, at::kFloat),
-                         .conditioning = {branch == Branch::kCond ? prepared_positive_ : prepared_negative_}},
-                        context)
-              .to(at::kCPU));
-      ++forwards_;
-    }
-    return guider_->combine(guidance, predictions);
-  }
-
-  const attention::AttentionEngine& engine() const { return engine_; }
-  const std::vector<weights::LoraUse>& loras() const { return loras_.uses; }
-  int64_t forwards() const { return forwards_; }
-  double load_ms() const { return load_ms_; }
 
  private:
-  void use_stage(int stage) {
-    if (stage == stage_) return;
-    const Timer timer;
-    prepared_positive_.reset();
-    prepared_negative_.reset();
-    dit_.reset();  // before the next one takes its place
-    models::DitOptions options{.dtype = device_.dtype, .device = device_.device};
-    if (!loras_.patches.empty()) options.patches = loras_.patches.at(static_cast<size_t>(stage));
-    dit_ = folder_.load_dit(stage, options);
-    prepared_positive_ = dit_->prepare(positive_);
-    if (negative_.text.states.defined()) prepared_negative_ = dit_->prepare(negative_);
-    stage_ = stage;
-    load_ms_ += timer.milliseconds();
-  }
-
-  const models::ModelFolder& folder_;
-  weights::LoraPlan loras_;
-  const Device& device_;
   const Job& job_;
-  const Progress& progress_;
-  std::unique_ptr<caching::StepCache> cache_;
-  models::BlockRunner blocks_;
-  attention::AttentionEngine engine_;
-  std::unique_ptr<sampling::Guider> guider_;
-  std::unique_ptr<models::DiTModel> dit_;
-  models::Conditioning positive_, negative_;
-  std::shared_ptr<models::PreparedConditioning> prepared_positive_, prepared_negative_;
-  int stage_ = -1;
-  int64_t forwards_ = 0;
-  double load_ms_ = 0;
+  const ClipOptions& clip_;
+  Timer since_last_;
+  int written_step_ = -1;
 };
 
 }  // namespace
@@ -155,75 +100,104 @@ Device resolve_device(const std::string& device, const std::string& dtype) {
   return out;
 }
 
-Pipeline::Pipeline(std::unique_ptr<models::ModelFolder> folder, Device device)
-    : folder_(std::move(folder)), device_(device) {}
+Pipeline::Pipeline(std::unique_ptr<models::ModelFolder> folder, PipelineOptions options)
+    : folder_(std::move(folder)),
+      options_(std::move(options)),
+      texts_(std::make_unique<EmbeddingStore>(*folder_, EmbeddingOptions{.dtype = options_.device.dtype,
+                                                                         .device = options_.device.device,
+                                                                         .folder = options_.embedding_cache,
+                                                                         .build = options_.build})),
+      parts_(std::make_unique<Parts>(*folder_, PartsOptions{.device = options_.device.device,
+                                                            .dtype = options_.device.dtype,
+                                                            .offload = options_.offload})) {}
 Pipeline::~Pipeline() = default;
 Pipeline::Pipeline(Pipeline&&) noexcept = default;
 
-models::TextEmbedding Pipeline::embed(const std::string& prompt) {
-  if (!tokenizer_) tokenizer_ = folder_->load_tokenizer();
-  if (!text_encoder_) text_encoder_ = folder_->load_text_encoder(device_.dtype, device_.device);
-  const int64_t limit = info().padded_text_tokens;
-  const std::vector<int32_t> ids = tokenizer_->encode(folder_->clean_prompt(prompt), limit);
-  if (static_cast<int64_t>(ids.size()) == limit) {
-    log_warning("the prompt reaches the model's limit of {} tokens; what is beyond is cut off", limit);
+void Pipeline::announce(const std::vector<const Job*>& jobs) {
+  std::vector<std::string> texts;
+  for (const Job* job : jobs) {
+    texts.push_back(job->request.prompt);
+    if (needs_negative(*job)) texts.push_back(job->negative_prompt);
   }
-  return {.states = text_encoder_->encode(ids), .padded_tokens = limit};
+  texts_->announce(texts);
 }
 
-at::Tensor Pipeline::denoise(const Job& job, at::Tensor start, const Progress& progress, Result& result) {
-  auto sampler = sampling::make_sampler(job.scheduler);
-  const sampling::Schedule schedule = make_schedule(job);
-  Denoiser denoiser(*folder_, device_, job, progress);
+at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Progress& progress, Result& result) {
+  if (clip.start && clip.start->state.step == job.num_inference_steps) return clip.start->state.x;
+  sampling::SamplerState start;
+  if (clip.start) {
+    start = clip.start->state;
+  } else {
+    start.x = job.request.init_latents.empty() ? draw_noise(job.request.seed, job.latent_shape)
+                                               : load_latents(job.request.init_latents, job.latent_shape);
+  }
+  const auto sampler = sampling::make_sampler(job.scheduler);
+  const sampling::Schedule schedule = make_schedule(job, sampler->default_spacing());
+  parts_->set_loras(job.request.loras);
+  Denoiser denoiser(info(), *parts_, job, progress, clip.keeps_parts);
+  if (clip.start) denoiser.set_forwards(clip.start->forwards);
 
   enter(progress, "text");
   Timer timer;
-  models::Conditioning positive{.text = embed(job.request.prompt)}, negative;
-  if (denoiser.needs_negative()) negative.text = embed(job.negative_prompt);
-  text_encoder_.reset();
+  const double earlier_load_ms = texts_->load_ms();
+  const auto on_text = [&](int64_t done, int64_t total) {
+    if (progress.on_texts) progress.on_texts(done, total);
+    stop_if_interrupted(progress);
+  };
+  models::Conditioning positive{.text = texts_->get(job.request.prompt, on_text)}, negative;
+  if (needs_negative(job)) negative.text = texts_->get(job.negative_prompt, on_text);
   denoiser.set_text(std::move(positive), std::move(negative));
-  result.times.text_ms = timer.milliseconds();
+  const double text_load_ms = texts_->load_ms() - earlier_load_ms;
+  result.times.text_ms = timer.milliseconds() - text_load_ms;
   stop_if_interrupted(progress);
 
   enter(progress, "denoise");
   timer = Timer();
   Timer step_timer;
+  CheckpointWriter checkpoints(job, clip);
   at::Tensor latents = sampler->sample(
-      schedule, {.x = std::move(start)},
+      schedule, std::move(start),
       [&](const at::Tensor& x, double sigma, int step) {
-        return denoiser(x, schedule.timesteps[static_cast<size_t>(step)], sigma, step);
+        at::Tensor velocity = denoiser(x, schedule.timesteps[static_cast<size_t>(step)], sigma, step);
+        if (!at::isfinite(velocity).all().item<bool>()) {
+          throw_not_finite(*folder_, denoiser.part(), fmt::format("the prediction of step {}", step + 1));
+        }
+        return velocity;
       },
       [&](const sampling::SamplerState& state) {
         if (progress.on_step) progress.on_step(state.step, schedule.steps(), step_timer.seconds());
         if (progress.on_latents) progress.on_latents(state.step, state.x);
+        checkpoints.after_step(state, denoiser.forwards());
+        if (progress.is_interrupted && progress.is_interrupted()) checkpoints.write(state, denoiser.forwards());
         step_timer = Timer();
         if (state.step < schedule.steps()) stop_if_interrupted(progress);
       });
-  result.times.load_ms = denoiser.load_ms();
-  result.times.denoise_ms = timer.milliseconds() - denoiser.load_ms();
+  const double load_ms = parts_->take_load_ms();
+  result.times.load_ms = load_ms + text_load_ms;
+  result.times.denoise_ms = timer.milliseconds() - load_ms;
   result.attention = denoiser.engine().stats().rows();
-  result.loras = denoiser.loras();
+  result.densities = denoiser.engine().stats().sites();
+  result.loras = parts_->lora_uses();
   result.forwards = denoiser.forwards();
   return latents;
 }
 
-Result Pipeline::generate(const Job& job, const Progress& progress) {
+Result Pipeline::generate(const Job& job, const ClipOptions& clip, const Progress& progress) {
   at::NoGradGuard no_grad;
   const Timer timer;
   Result result;
+  if (clip.start) {
+    result.first_step = clip.start->state.step;
+    result.forwards = clip.start->forwards;
+  }
   if (info().input_channels != info().latent_channels) {
     throw UnsupportedError(
         fmt::format("{}: the transformer reads {} channels for latents of {}: an image-to-video model; "
                     "generate makes video from text alone",
                     info().name, info().input_channels, info().latent_channels));
   }
-  at::Tensor start = job.request.init_latents.empty() ? draw_noise(job.request.seed, job.latent_shape)
-                                                      : load_latents(job.request.init_latents, job.latent_shape);
-  result.latents = denoise(job, std::move(start), progress, result);
-  if (!at::isfinite(result.latents).all().item<bool>()) {
-    throw Error(
-        "the latents are not finite after sampling; the weights or the settings (dtype, guidance scale) do not fit");
-  }
+  result.latents = denoise(job, clip, progress, result);
+  if (!clip.keeps_parts) parts_->release_dits();
   if (!job.request.save_latents.empty()) {
     save_latents(job.request.save_latents, result.latents,
                  {{"model", info().name},
@@ -231,22 +205,34 @@ Result Pipeline::generate(const Job& job, const Progress& progress) {
                   {"num_frames", std::to_string(job.num_frames)},
                   {"height", std::to_string(job.height)},
                   {"width", std::to_string(job.width)},
+                  {"grid", fmt::format("{}x{}x{}", job.latent_shape[2], job.latent_shape[3], job.latent_shape[4])},
+                  {"request_hash", clip.request_hash},
                   {"step", std::to_string(job.num_inference_steps)}});
   }
   stop_if_interrupted(progress);
-  write_video(result.latents, job.request, job.fps, progress, result);
-  result.times.total_ms = timer.milliseconds();
-  result.peak_memory_bytes = peak_memory_bytes();
+  const auto finish = [&](Result& so_far) {
+    so_far.times.total_ms = timer.milliseconds();
+    so_far.peak_memory_bytes = peak_memory_bytes();
+  };
+  ClipOptions timed = clip;
+  if (clip.comment) {
+    timed.comment = [&](const Result&) {
+      finish(result);
+      return clip.comment(result);
+    };
+  }
+  write_video(result.latents, job.request, job.fps, timed, progress, result);
+  finish(result);
   return result;
 }
 
-void Pipeline::write_video(const at::Tensor& latents, const Request& request, int64_t fps, const Progress& progress,
-                           Result& result) {
+void Pipeline::write_video(const at::Tensor& latents, const Request& request, int64_t fps, const ClipOptions& clip,
+                           const Progress& progress, Result& result) {
   if (request.output.empty() && request.save_frames.empty()) return;
   enter(progress, "decode");
   Timer timer;
-  auto vae = folder_->load_vae(at::kFloat, device_.device);
-  result.times.load_ms += timer.milliseconds();
+  const models::Vae& vae = parts_->vae(clip.keeps_parts);
+  result.times.load_ms += parts_->take_load_ms();
   timer = Timer();
   const int64_t height = latents.size(3) * info().spatial_stride, width = latents.size(4) * info().spatial_stride;
   const int64_t total = (latents.size(2) - 1) * info().temporal_stride + 1;
@@ -255,31 +241,33 @@ void Pipeline::write_video(const at::Tensor& latents, const Request& request, in
     file = video::open_video_writer(request.output, video_options(request, height, width, fps));
   }
   if (!request.save_frames.empty()) {
-    frames = video::open_video_writer(request.save_frames.string() + "/",
-                                      {.height = height, .width = width, .fps = {.numerator = fps, .denominator = 1}});
+    frames = video::open_video_writer(request.save_frames.string() + "/", frame_options(request, height, width, fps));
   }
   video::FrameHash hash;
   double encode_ms = 0;
-  vae->decode(latents.squeeze(0).to(device_.device), {.is_enabled = request.uses_vae_tiling},
-              [&](const at::Tensor& chunk) {
-                const at::Tensor rgb = video::to_frames(chunk);
-                const Timer encode_timer;
-                hash.update(rgb);
-                if (file) file->write(rgb);
-                if (frames) frames->write(rgb);
-                encode_ms += encode_timer.milliseconds();
-                result.frames += rgb.size(0);
-                if (progress.on_frames) progress.on_frames(result.frames, total);
-                stop_if_interrupted(progress);
-              });
-  const Timer close_timer;
-  if (frames) frames->close();
-  if (file) file->close();
-  encode_ms += close_timer.milliseconds();
-  if (file || frames) result.encoder = (file ? file : frames)->encoder();
+  vae.decode(latents.squeeze(0).to(options_.device.device), {.is_enabled = request.uses_vae_tiling},
+             [&](const at::Tensor& chunk) {
+               if (!at::isfinite(chunk).all().item<bool>()) throw_not_finite(*folder_, "vae", "the decoded video");
+               const at::Tensor rgb = video::to_frames(chunk);
+               const Timer encode_timer;
+               hash.update(rgb);
+               if (file) file->write(rgb);
+               if (frames) frames->write(rgb);
+               encode_ms += encode_timer.milliseconds();
+               result.frames += rgb.size(0);
+               if (progress.on_frames) progress.on_frames(result.frames, total);
+               stop_if_interrupted(progress);
+             });
+  if (!clip.keeps_parts) parts_->release_vae();
+  result.encoder = (file ? file : frames)->encoder();
   result.frame_sha256 = hash.finish();
   result.times.encode_ms = encode_ms;
   result.times.decode_ms = timer.milliseconds() - encode_ms;
+  const Timer close_timer;
+  if (frames) frames->close();
+  if (file && clip.comment) file->set_comment(clip.comment(result));
+  if (file) file->close();
+  result.times.encode_ms += close_timer.milliseconds();
 }
 
 Result Pipeline::decode(const at::Tensor& latents, const Request& request, int64_t fps, const Progress& progress) {
@@ -291,7 +279,7 @@ Result Pipeline::decode(const at::Tensor& latents, const Request& request, int64
     throw ConfigError(
         fmt::format("the latents have {} channels, {} reads {}", latents.size(1), info().name, info().latent_channels));
   }
-  write_video(latents, request, fps, progress, result);
+  write_video(latents, request, fps, {}, progress, result);
   result.times.total_ms = timer.milliseconds();
   result.peak_memory_bytes = peak_memory_bytes();
   return result;
@@ -304,13 +292,13 @@ at::Tensor Pipeline::encode(const std::filesystem::path& path, const Request& re
   sized.height = request.height.value_or(reader->info().height);
   sized.width = request.width.value_or(reader->info().width);
   sized.num_frames = 1;  // the clip's own length counts; the VAE drops what is beyond 4k+1
-  const Job job = resolve(sized, info());
+  const Job job = resolve_clip(sized, info());
   for (const std::string& line : job.adjustments) log_warning("{}", line);
   enter(progress, "encode");
-  auto vae = folder_->load_vae(at::kFloat, device_.device);
+  const models::Vae& vae = parts_->vae(/*keeps_dit=*/false);
   int64_t read = 0;
   const int64_t limit = request.num_frames.value_or(std::numeric_limits<int64_t>::max());
-  at::Tensor latents = vae->encode(
+  at::Tensor latents = vae.encode(
       [&](int64_t wanted) -> at::Tensor {
         stop_if_interrupted(progress);
         at::Tensor frames = reader->read(std::min(wanted, limit - read));
@@ -320,7 +308,7 @@ at::Tensor Pipeline::encode(const std::filesystem::path& path, const Request& re
           frames = video::resize_frames(frames, job.height, job.width);
         }
         if (progress.on_frames) progress.on_frames(read, 0);
-        return video::from_frames(frames).to(device_.device);
+        return video::from_frames(frames).to(options_.device.device);
       },
       {.is_enabled = request.uses_vae_tiling});
   const int64_t used = (latents.size(1) - 1) * info().temporal_stride + 1;

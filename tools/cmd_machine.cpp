@@ -21,7 +21,9 @@ void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
 std::string yes_no(bool value) { return value ? "yes" : "no"; }
 
-int run_doctor() {
+}  // namespace
+
+int run_doctor(const Invocation&) {
   const kernels::Machine& m = kernels::machine();
   print(version_text());
   print(fmt::format("\nCPU           {}, {} processors\n", m.cpu_name, m.cores));
@@ -50,12 +52,6 @@ int run_doctor() {
   print(fmt::format("default model {} ({})\n", model.string(),
                     std::filesystem::exists(model / "model_index.json", error) ? "made" : "made on first use"));
   return 0;
-}
-
-}  // namespace
-
-std::function<int()> add_doctor(CLI::App&) {
-  return [] { return run_doctor(); };
 }
 
 }  // namespace strobe::tools

@@ -7,19 +7,13 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "core/nearest.h"
 #include "tools/app.h"
+#include "tools/progress_line.h"
 
 namespace strobe::tools {
 namespace {
 
 constexpr const char* kZeroNote = "zero weights: clips show nothing; for plans and tests of size";
-
-struct MakeRandomOptions {
-  std::string folder, like, dtype;
-  uint64_t seed = 0;
-  bool is_zero = false;
-};
 
 void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
@@ -58,7 +52,16 @@ void print_known() {
   }
 }
 
-int run_models(const std::vector<std::string>& folders) {
+std::optional<at::ScalarType> stored_dtype(const ConfigNode& effective) {
+  const std::string name = effective.get_string("dtype", "");
+  if (name.empty()) return std::nullopt;
+  return name == "fp32" ? at::kFloat : name == "bf16" ? at::kBFloat16 : at::kHalf;
+}
+
+}  // namespace
+
+int run_models(const Invocation& invocation) {
+  const std::vector<std::string>& folders = invocation.positionals.at("FOLDER");
   if (folders.empty()) {
     print_model("tiny-random (default)", default_model_folder());
     print_known();
@@ -67,50 +70,26 @@ int run_models(const std::vector<std::string>& folders) {
   return 0;
 }
 
-std::optional<at::ScalarType> parse_stored_dtype(const std::string& name) {
-  if (name.empty()) return std::nullopt;
-  if (name == "fp32") return at::kFloat;
-  if (name == "bf16") return at::kBFloat16;
-  if (name == "fp16") return at::kHalf;
-  throw ConfigError("--dtype: " + unknown_name_message("dtype", name, {"fp32", "bf16", "fp16"}));
-}
-
-int run_make_random(const MakeRandomOptions& o) {
-  if (o.seed >> 48 != 0) throw ConfigError(fmt::format("--seed {}: expected a number below 2^48", o.seed));
-  const auto family = models::family_of_known(o.like);
-  const models::CheckpointFiles files = family->known_files(o.like, o.is_zero ? kZeroNote : kRandomNote);
-  ProgressLine line(/*is_quiet=*/false);
+int run_make_random(const Invocation& invocation) {
+  const ConfigNode effective = invocation.effective();
+  set_up_talk(effective);
+  const std::string like = effective.get_string("like", ""), folder = invocation.positional("DIR");
+  const bool is_zero = effective.get_bool("zeros", false);
+  const auto family = models::family_of_known(like);
+  const models::CheckpointFiles files = family->known_files(like, is_zero ? kZeroNote : kRandomNote);
+  ProgressLine line(effective.get_bool("quiet", false));
   const models::RandomCheckpointOptions options = {
-      .seed = o.seed,
-      .is_zero = o.is_zero,
-      .dtype = parse_stored_dtype(o.dtype),
+      .seed = static_cast<uint64_t>(effective.get_integer("seed", 0)),
+      .is_zero = is_zero,
+      .dtype = stored_dtype(effective),
       .is_interrupted = [] { return is_interrupted(); },
       .on_bytes = [&](uint64_t written, uint64_t total) { line.show_bytes("write", written, total); }};
-  models::write_random_checkpoint(o.folder, files, options);
+  models::write_random_checkpoint(folder, files, options);
   line.finish();
-  log_info("{}: {} of {}, {:.2f} GB{}", o.folder, o.is_zero ? "zero weights" : "random weights", o.like,
+  log_info("{}: {} of {}, {:.2f} GB{}", folder, is_zero ? "zero weights" : "random weights", like,
            static_cast<double>(models::checkpoint_bytes(files, options.dtype)) / 1e9,
-           o.is_zero ? ", as holes that take no space" : "");
+           is_zero ? ", as holes that take no space" : "");
   return 0;
-}
-
-}  // namespace
-
-std::function<int()> add_models(CLI::App& app) {
-  auto folders = std::make_shared<std::vector<std::string>>();
-  app.add_option("FOLDER", *folders, "model folders to describe (default: the bundled ones and what is known)");
-  auto random = std::make_shared<MakeRandomOptions>();
-  CLI::App* make = app.add_subcommand("make-random", "a complete checkpoint of a known size with random weights");
-  make->allow_extras();
-  make->set_help_flag("-h,--help", "this text");
-  make->add_option("DIR", random->folder, "folder to make; must not exist or be empty")->required();
-  make->add_option("--like", random->like,
-                   "architecture: " + fmt::format("{}", fmt::join(models::known_model_names(), ", ")))
-      ->required();
-  make->add_flag("--zeros", random->is_zero, "zeros instead, as holes: no time and no disk space");
-  make->add_option("-s,--seed", random->seed, "of the values")->capture_default_str();
-  make->add_option("--dtype", random->dtype, "fp32, bf16 or fp16 for all weights (default: as published)");
-  return [folders, random, make] { return make->parsed() ? run_make_random(*random) : run_models(*folders); };
 }
 
 }  // namespace strobe::tools

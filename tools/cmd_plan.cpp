@@ -17,15 +17,6 @@ namespace {
 using pipelines::Plan;
 using pipelines::StageMemory;
 
-struct PlanCommand {
-  CommonOptions common;
-  pipelines::Request request;
-  std::string size;
-  int64_t text_tokens = 0;
-  std::string json;  // file, "-": stdout, empty: text
-  bool may_overwrite = false;
-};
-
 double gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
 std::string duration(double seconds) {
@@ -244,44 +235,33 @@ std::unique_ptr<models::ModelArchitecture> open_architecture(const std::string& 
   return models::open_model_folder(name);
 }
 
-int run_plan(PlanCommand& o) {
-  apply_common_options(o.common);
-  if (!o.size.empty()) parse_size(o.size, o.request);
-  if (!o.json.empty() && o.json != "-") pipelines::check_output_file(o.json, o.may_overwrite);
-  const pipelines::Device device = pipelines::resolve_device(o.common.device, o.common.dtype);
-  const auto model = open_architecture(o.common.model);
-  pipelines::resolve_clip(o.request, model->info());  // refusals before the measurement
-  const Plan plan = pipelines::make_plan(*model, o.request, {.device = device, .text_tokens = o.text_tokens},
-                                         pipelines::measure_rates(device));
+}  // namespace
+
+int run_plan(const Invocation& invocation) {
+  const ConfigNode effective = invocation.effective();
+  set_up_run(effective);
+  const pipelines::Request request = pipelines::to_request(effective);
+  const std::string file = effective.get_string("json", "");
+  if (!file.empty() && file != "-") pipelines::check_output_file(file, request.may_overwrite);
+  const pipelines::Device device = device_of(effective);
+  const auto model = open_architecture(effective.get_string("model", ""));
+  pipelines::resolve_clip(request, model->info());  // refusals before the measurement
+  const Plan plan =
+      pipelines::make_plan(*model, request, {.device = device, .text_tokens = effective.get_integer("text_tokens", 0)},
+                           pipelines::measure_rates(device));
   for (const std::string& text : plan.job.adjustments) log_warning("{}", text);
   std::string text;
-  if (o.json != "-") text = text_clip(plan) + text_flops(plan) + text_memory(plan) + text_time(plan, device);
-  if (!o.json.empty()) {
+  if (file != "-") text = text_clip(plan) + text_flops(plan) + text_memory(plan) + text_time(plan, device);
+  if (!file.empty()) {
     const std::string json = weights::to_json(json_plan(plan, device)) + "\n";
-    if (o.json == "-") {
+    if (file == "-") {
       text = json;
     } else {
-      write_file(o.json, json);
+      write_file(file, json);
     }
   }
   std::fputs(text.c_str(), stdout);
   return 0;
-}
-
-}  // namespace
-
-std::function<int()> add_plan(CLI::App& app) {
-  auto options = std::make_shared<PlanCommand>();
-  add_common_options(app, options->common);
-  add_size_options(app, options->request, options->size);
-  add_sampling_options(app, options->request);
-  app.add_option("--fps", options->request.fps, "frames per second (default: the model's)")->group("Clip");
-  app.add_option("--text-tokens", options->text_tokens, "tokens of each prompt (default: as many as the model takes)")
-      ->check(CLI::PositiveNumber)
-      ->group("Clip");
-  app.add_option("--json", options->json, "the plan as JSON into FILE, or to stdout with -")->group("Output");
-  app.add_flag("--overwrite", options->may_overwrite, "replace a JSON file that exists")->group("Output");
-  return [options] { return run_plan(*options); };
 }
 
 }  // namespace strobe::tools

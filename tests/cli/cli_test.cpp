@@ -6,9 +6,8 @@
 #include <fstream>
 #include <regex>
 
-#include "tests/cli/process.h"
+#include "tests/cli/cli_fixture.h"
 #include "tests/support/compare.h"
-#include "tests/support/temp_folder.h"
 #include "video/video_reader.h"
 #include "weights/json.h"
 #include "weights/safetensors.h"
@@ -17,40 +16,18 @@ namespace strobe {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Cli;
 using test::read_file;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-struct Cli : ::testing::Test {
-  test::TempFolder folder;
-
-  test::ProcessResult strobe(std::vector<std::string> arguments, test::ProcessOptions options = {}) {
-    arguments.insert(arguments.begin(), STROBE_BINARY);
-    options.folder = folder.path();
-    options.environment.emplace("XDG_CACHE_HOME", ::testing::TempDir() + "strobe_cli_cache");
-    return test::run_process(arguments, options);
-  }
-  // A clip of a second or less with the default model.
-  test::ProcessResult generate(std::vector<std::string> more, test::ProcessOptions options = {}) {
-    std::vector<std::string> arguments = {"generate", "-p", "a red circle", "--num-frames", "5", "--size", "64x48",
-                                          "--steps",  "2"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return strobe(arguments, options);
-  }
-  bool has_leftovers() const {
-    for (const auto& entry : fs::recursive_directory_iterator(folder.path())) {
-      if (entry.path().string().find(".part") != std::string::npos) return true;
-    }
-    return false;
-  }
-  fs::path copy_of_wan_a() {
-    const fs::path copy = folder.path() / "model";
-    fs::copy(test::golden_path("wan_a/checkpoint"), copy, fs::copy_options::recursive);
-    return copy;
-  }
-};
+fs::path copy_of_wan_a(const fs::path& folder) {
+  const fs::path copy = folder / "model";
+  fs::copy(test::golden_path("wan_a/checkpoint"), copy, fs::copy_options::recursive);
+  return copy;
+}
 
 TEST_F(Cli, prints_help_and_version_on_stdout) {
   const auto help = strobe({"--help"});
@@ -150,7 +127,7 @@ TEST_F(Cli, reports_folders_and_files_that_do_not_fit) {
   EXPECT_EQ(shape.exit_code, 1);
   EXPECT_THAT(shape.err, HasSubstr("expected [1, 16, 2, 6, 8]"));
 
-  const fs::path model = copy_of_wan_a();
+  const fs::path model = copy_of_wan_a(folder.path());
   const fs::path weights_file = model / "transformer" / "diffusion_pytorch_model.safetensors";
   fs::resize_file(weights_file, fs::file_size(weights_file) / 2);
   const auto truncated = generate({"--model", model.string(), "-o", "x.mp4"});

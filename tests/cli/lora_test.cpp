@@ -3,43 +3,31 @@
 // After the precompiled header.
 #include <gmock/gmock.h>
 
-#include "tests/cli/process.h"
+#include "tests/cli/cli_fixture.h"
 #include "tests/support/fill.h"
-#include "tests/support/temp_folder.h"
 #include "weights/safetensors.h"
 
 namespace strobe {
 namespace {
 
 namespace fs = std::filesystem;
-using test::read_file;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-struct CliLora : ::testing::Test {
-  test::TempFolder folder;
-
-  test::ProcessResult generate(const std::vector<std::string>& loras, const std::string& name) {
-    std::vector<std::string> arguments = {STROBE_BINARY,
-                                          "generate",
-                                          "-p",
-                                          "a red circle",
-                                          "--num-frames",
-                                          "5",
-                                          "--size",
-                                          "64x48",
-                                          "--steps",
-                                          "1",
-                                          "-o",
-                                          name + ".mp4",
-                                          "--save-latents",
-                                          name + ".safetensors"};
+struct CliLora : test::Cli {
+  test::ProcessResult generate(const std::vector<std::string>& loras, const std::string& name) const {
+    std::vector<std::string> arguments = {"generate", "-p", "a red circle"};
+    arguments.insert(arguments.end(), {"--num-frames", "5", "--size", "64x48", "--steps", "1"});
+    arguments.insert(arguments.end(), {"-o", name + ".mp4", "--save-latents", name + ".safetensors"});
     for (const std::string& lora : loras) arguments.insert(arguments.end(), {"--lora", lora});
-    return test::run_process(arguments, {.environment = {{"XDG_CACHE_HOME", ::testing::TempDir() + "strobe_cli_cache"}},
-                                         .folder = folder.path()});
+    return strobe(arguments);
   }
-  std::string latents(const std::string& name) const { return read_file(folder / (name + ".safetensors")); }
+  // The values alone: the header also holds the hash of the request.
+  std::string latents(const std::string& name) const {
+    const at::Tensor values = weights::open_safetensors(folder / (name + ".safetensors"))->read("latents");
+    return {static_cast<const char*>(values.data_ptr()), values.nbytes()};
+  }
   void save_lora(const std::string& name, const std::string& module, int64_t width = 128) {
     weights::save_safetensors(folder / name, {{module + ".lora_A.weight", test::fill_input(0, {4, width}, 0.3)},
                                               {module + ".lora_B.weight", test::fill_input(1, {width, 4}, 0.3)}});
@@ -52,14 +40,14 @@ TEST_F(CliLora, changes_the_clip_by_its_weight) {
   const auto whole = generate({"style.safetensors"}, "whole");
   ASSERT_EQ(whole.exit_code, 0) << whole.err;
   EXPECT_THAT(whole.err, HasSubstr("LoRA style.safetensors: 1 modules of transformer, rank 4, scale 1, strength 1"));
-  EXPECT_NE(latents("whole"), latents("none"));
+  EXPECT_FALSE(latents("whole") == latents("none"));
   EXPECT_EQ(generate({"style.safetensors:1"}, "one").exit_code, 0);
-  EXPECT_EQ(latents("one"), latents("whole"));
+  EXPECT_TRUE(latents("one") == latents("whole"));
   EXPECT_EQ(generate({"style.safetensors:-0.5"}, "half").exit_code, 0);
-  EXPECT_NE(latents("half"), latents("whole"));
-  EXPECT_NE(latents("half"), latents("none"));
+  EXPECT_FALSE(latents("half") == latents("whole"));
+  EXPECT_FALSE(latents("half") == latents("none"));
   EXPECT_EQ(generate({"style.safetensors:0"}, "zero").exit_code, 0);
-  EXPECT_EQ(latents("zero"), latents("none"));
+  EXPECT_TRUE(latents("zero") == latents("none"));
 }
 
 TEST_F(CliLora, merges_several_files) {
@@ -69,7 +57,7 @@ TEST_F(CliLora, merges_several_files) {
   const auto both = generate({"first.safetensors", "second.safetensors:0.5"}, "both");
   EXPECT_EQ(both.exit_code, 0) << both.err;
   EXPECT_THAT(both.err, AllOf(HasSubstr("LoRA first.safetensors"), HasSubstr("LoRA second.safetensors")));
-  EXPECT_NE(latents("both"), latents("a"));
+  EXPECT_FALSE(latents("both") == latents("a"));
 }
 
 TEST_F(CliLora, refuses_files_and_weights_that_are_none) {

@@ -3,8 +3,7 @@
 // After the precompiled header.
 #include <gmock/gmock.h>
 
-#include "tests/cli/process.h"
-#include "tests/support/temp_folder.h"
+#include "tests/cli/cli_fixture.h"
 #include "weights/json.h"
 
 namespace strobe {
@@ -14,17 +13,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-struct PlanCli : ::testing::Test {
-  test::TempFolder folder;
-
-  test::ProcessResult strobe(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), STROBE_BINARY);
-    test::ProcessOptions options;
-    options.folder = folder.path();
-    options.environment.emplace("XDG_CACHE_HOME", ::testing::TempDir() + "strobe_cli_cache");
-    return test::run_process(arguments, options);
-  }
-};
+struct PlanCli : test::Cli {};
 
 TEST_F(PlanCli, tells_what_a_known_model_costs) {
   const auto result = strobe({"plan", "--model", "wan_1_3b"});

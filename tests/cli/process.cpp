@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <stdexcept>
+#include <thread>
 
 namespace strobe::test {
 namespace {
@@ -65,7 +66,10 @@ ProcessResult run_process(const std::vector<std::string>& arguments, const Proce
     if (!is_interrupted && !options.interrupt_after.empty() &&
         result.err.find(options.interrupt_after) != std::string::npos) {
       is_interrupted = true;
-      kill(child, SIGINT);
+      for (int i = 0; i < options.signals; ++i) {
+        if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        kill(child, options.signal);
+      }
     }
   }
   int status = 0;

@@ -1,6 +1,7 @@
 // Runs a program as a user would: arguments, environment, both streams, exit code.
 #pragma once
 
+#include <csignal>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,7 +17,9 @@ struct ProcessResult {
 struct ProcessOptions {
   std::map<std::string, std::string> environment;  // added to ours
   std::string folder;                              // working folder; empty: ours
-  std::string interrupt_after;                     // SIGINT once this text stands on stderr
+  std::string interrupt_after;                     // a signal once this text stands on stderr
+  int signal = SIGINT;                             // the one
+  int signals = 1;                                 // how many of them, a moment apart
   int timeout_seconds = 120;                       // killed then
 };
 

@@ -8,6 +8,7 @@
 #include "config/compose.h"
 #include "config/explain.h"
 #include "config/yaml_loader.h"
+#include "pipelines/request.h"
 #include "tests/support/temp_folder.h"
 
 namespace strobe::pipelines {

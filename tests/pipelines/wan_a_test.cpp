@@ -42,7 +42,7 @@ TEST_F(WanA, reaches_every_stored_latent_and_frame_of_both_prompts) {
     std::vector<at::Tensor> latents;
     Progress progress;
     progress.on_latents = [&](int, const at::Tensor& x) { latents.push_back(x.clone()); };
-    const Result result = strobe.generate(resolve(r, strobe.info()), progress);
+    const Result result = strobe.generate(resolve(r, strobe.info()), {}, progress);
     ASSERT_EQ(latents.size(), 5U);
     for (int step = 0; step < 4; ++step) {
       EXPECT_TRUE(test::matches(latents[static_cast<size_t>(step)],
@@ -66,12 +66,12 @@ TEST_F(WanA, draws_the_reference_start_noise_from_the_seed) {
   progress.on_latents = [&](int step, const at::Tensor& x) {
     if (step == 1) from_file = x.clone();
   };
-  strobe.generate(resolve(r, strobe.info()), progress);
+  strobe.generate(resolve(r, strobe.info()), {}, progress);
   r.init_latents.clear();
   progress.on_latents = [&](int step, const at::Tensor& x) {
     if (step == 1) from_seed = x.clone();
   };
-  strobe.generate(resolve(r, strobe.info()), progress);
+  strobe.generate(resolve(r, strobe.info()), {}, progress);
   EXPECT_TRUE(at::equal(from_file, from_seed));
 }
 
@@ -80,7 +80,7 @@ TEST_F(WanA, passes_through_every_stored_intermediate_of_the_transformer) {
   std::map<std::string, at::Tensor> seen;
   Progress progress;
   progress.probe = [&](const std::string& name, const at::Tensor& tensor) { seen[name] = tensor.clone(); };
-  strobe.generate(resolve(request(0), strobe.info()), progress);
+  strobe.generate(resolve(request(0), strobe.info()), {}, progress);
   int compared = 0;
   for (const weights::TensorInfo& info : bisect->tensors()) {
     if (!info.name.starts_with("dit.") || info.name.starts_with("dit.rope")) continue;

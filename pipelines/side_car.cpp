@@ -1,0 +1,279 @@
+#include "pipelines/side_car.h"
+
+#include "core/torch.h"
+// After the precompiled header.
+#include "core/error.h"
+#include "pipelines/fingerprint.h"
+#include "pipelines/output_names.h"
+#include "video/sha256.h"
+#include "weights/json.h"
+
+namespace strobe::pipelines {
+namespace {
+
+namespace fs = std::filesystem;
+
+ConfigNode text(const std::string& value) { return ConfigNode::string(value); }
+ConfigNode integer(int64_t value) { return ConfigNode::integer(value); }
+ConfigNode number(double value) { return ConfigNode::number(value); }
+
+// Four digits behind the point: times and densities, not settings.
+ConfigNode rounded(double value) { return number(std::round(value * 1e4) / 1e4); }
+
+std::string dtype_name(at::ScalarType dtype) { return dtype == at::kFloat ? "fp32" : "bf16"; }
+
+std::string lora_text(const weights::Lora& lora, const std::string& name) {
+  return fmt::format("{}:{}", name, lora.weight);
+}
+
+// Runs of layers with one density, and runs of steps with the same runs of layers.
+ConfigNode density_runs(const std::vector<attention::SiteDensity>& sites) {
+  struct Run {
+    int first_layer, last_layer;
+    double density;
+    bool operator==(const Run&) const = default;
+  };
+  std::map<int, std::map<int, double>> by_step;
+  for (const attention::SiteDensity& site : sites) by_step[site.step][site.layer] = site.density();
+  ConfigNode::List out;
+  std::vector<Run> last;
+  int first_step = 0, last_step = -1;
+  const auto flush = [&] {
+    for (const Run& run : last) {
+      out.push_back(ConfigNode::map({{"steps", ConfigNode::list({integer(first_step), integer(last_step)})},
+                                     {"layers", ConfigNode::list({integer(run.first_layer), integer(run.last_layer)})},
+                                     {"density", rounded(run.density)}}));
+    }
+  };
+  for (const auto& [step, layers] : by_step) {
+    std::vector<Run> runs;
+    for (const auto& [layer, density] : layers) {
+      const double shown = std::round(density * 1e4) / 1e4;
+      if (!runs.empty() && runs.back().density == shown && runs.back().last_layer == layer - 1) {
+        runs.back().last_layer = layer;
+      } else {
+        runs.push_back({layer, layer, shown});
+      }
+    }
+    if (runs != last || step != last_step + 1) {
+      flush();
+      last = runs;
+      first_step = step;
+    }
+    last_step = step;
+  }
+  flush();
+  return ConfigNode::list(std::move(out));
+}
+
+ConfigNode attention_rows(const Result& result) {
+  ConfigNode::List rows;
+  for (const attention::AttentionRow& row : result.attention) {
+    rows.push_back(ConfigNode::map({{"kind", text(row.kind)},
+                                    {"method", text(row.pattern)},
+                                    {"kernel", text(row.backend)},
+                                    {"note", text(row.note)},
+                                    {"calls", integer(row.calls)},
+                                    {"density", rounded(row.density())},
+                                    {"ms", rounded(row.milliseconds)}}));
+  }
+  return ConfigNode::list(std::move(rows));
+}
+
+ConfigNode lora_rows(const Result& result) {
+  ConfigNode::List rows;
+  for (const weights::LoraUse& use : result.loras) {
+    rows.push_back(ConfigNode::map({{"file", text(use.path.string())},
+                                    {"weight", number(use.weight)},
+                                    {"expert", integer(use.stage)},
+                                    {"modules", integer(use.modules)},
+                                    {"unmatched_keys", integer(static_cast<int64_t>(use.unmatched.size()))}}));
+  }
+  return ConfigNode::list(std::move(rows));
+}
+
+ConfigNode what_ran(const SideCarSource& s) {
+  return ConfigNode::map(
+      {{"device", text(s.facts.device.device.str())},
+       {"dtype", text(dtype_name(s.facts.device.dtype))},
+       {"threads", integer(at::get_num_threads())},
+       {"offload", text(offload_name(s.facts.offload))},
+       {"sampler", text(s.job.scheduler)},
+       {"guidance", text(s.job.request.guider)},
+       {"forwards", integer(s.result.forwards)},
+       {"first_step_of_this_process", integer(s.result.first_step)},
+       {"attention", attention_rows(s.result)},
+       {"density_by_step_and_layer", density_runs(s.result.densities)},
+       {"pattern_cache", ConfigNode::map({{"hits", integer(0)}, {"misses", integer(0)}, {"refreshes", integer(0)}})},
+       {"fallbacks", ConfigNode::list()},
+       {"loras", lora_rows(s.result)},
+       {"encoder", text(s.result.encoder)}});
+}
+
+ConfigNode with_origins(const ConfigNode& effective) {
+  ConfigNode all = ConfigNode::map();
+  for (const auto& [name, value] : effective.as_map()) {
+    all.set(name, ConfigNode::map({{"value", value}, {"origin", text(value.origin())}}));
+  }
+  return all;
+}
+
+ConfigNode string_map(const std::map<std::string, std::string>& values) {
+  ConfigNode map = ConfigNode::map();
+  for (const auto& [name, value] : values) map.set(name, text(value));
+  return map;
+}
+
+ConfigNode times(const StageTimes& t) {
+  return ConfigNode::map({{"load", rounded(t.load_ms)},
+                          {"text", rounded(t.text_ms)},
+                          {"denoise", rounded(t.denoise_ms)},
+                          {"decode", rounded(t.decode_ms)},
+                          {"encode", rounded(t.encode_ms)},
+                          {"total", rounded(t.total_ms)}});
+}
+
+bool is_frames(const fs::path& output) { return !output.has_filename() || output.extension() == ".png"; }
+
+ConfigNode load_side_car(const fs::path& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return {};
+  try {
+    ConfigNode node = weights::load_json(path);
+    if (node.get_string("kind", "") == kSideCarKind) return node;
+  } catch (const Error&) {
+    // Somebody else's file.
+  }
+  return {};
+}
+
+// What a side-car calls its clip: "a.mp4", "frames/".
+std::string own_name(const fs::path& output) {
+  return output.has_filename() ? output.filename().string() : clip_stem(output).filename().string() + "/";
+}
+
+bool is_of(const ConfigNode& side_car, const fs::path& output) {
+  return side_car.is_map() && side_car.get_string("output", "") == own_name(output);
+}
+
+std::pair<fs::path, fs::path> side_car_names(const fs::path& output) {
+  const fs::path stem = clip_stem(output);
+  fs::path plain = stem, whole = stem;
+  if (is_frames(output)) {
+    plain += ".json";
+    whole += ".frames.json";
+  } else {
+    plain.replace_extension(".json");
+    whole += ".json";
+  }
+  return {plain, whole};
+}
+
+}  // namespace
+
+void add_fingerprints(const models::ModelFolder& folder, RunFacts& facts) {
+  for (const models::PartPath& part : folder.part_paths()) facts.weights[part.name] = fingerprint(part.path);
+}
+
+void add_fingerprints(const Job& job, RunFacts& facts) {
+  const auto add = [&](const fs::path& path) {
+    if (!path.empty() && !facts.files.contains(path.string())) facts.files[path.string()] = fingerprint(path);
+  };
+  for (const weights::Lora& lora : job.request.loras) add(lora.path);
+  add(job.request.init_latents);
+}
+
+ConfigNode decided_settings(const Job& job, const RunFacts& facts) {
+  const Request& r = job.request;
+  ConfigNode map = ConfigNode::map({{"prompt", text(r.prompt)},
+                                    {"negative_prompt", text(job.negative_prompt)},
+                                    {"num_frames", integer(job.num_frames)},
+                                    {"height", integer(job.height)},
+                                    {"width", integer(job.width)},
+                                    {"fps", integer(job.fps)},
+                                    {"seed", integer(static_cast<int64_t>(r.seed))},
+                                    {"num_inference_steps", integer(job.num_inference_steps)},
+                                    {"guidance_scale", number(job.guidance_scale)},
+                                    {"flow_shift", number(job.flow_shift)},
+                                    {"scheduler", text(job.scheduler)},
+                                    {"sigma_spacing", text(r.sigma_spacing)},
+                                    {"attention", text(r.attention)},
+                                    {"attention_backend", text(r.attention_backend)},
+                                    {"vae_tiling", ConfigNode::boolean(r.uses_vae_tiling)},
+                                    {"lossless", ConfigNode::boolean(r.is_lossless)},
+                                    {"device", text(facts.device.device.is_cpu() ? "cpu" : "cuda")},
+                                    {"dtype", text(dtype_name(facts.device.dtype))}});
+  if (job.has_second_scale) map.set("guidance_scale_2", number(job.guidance_scale_2));
+  if (!r.codec.empty()) map.set("codec", text(r.codec));
+  if (r.crf >= 0) map.set("crf", integer(r.crf));
+  if (!r.pix_fmt.empty()) map.set("pix_fmt", text(r.pix_fmt));
+  if (!r.init_latents.empty()) map.set("init_latents", text(r.init_latents.string()));
+  if (!facts.model.empty()) map.set("model", text(facts.model));
+  ConfigNode::List loras;
+  for (const weights::Lora& lora : r.loras) loras.push_back(text(lora_text(lora, lora.path.string())));
+  if (!loras.empty()) map.set("lora", ConfigNode::list(std::move(loras)));
+  return map;
+}
+
+std::string request_hash(const Job& job, const RunFacts& facts) {
+  // Content for paths.
+  ConfigNode settings = decided_settings(job, facts);
+  settings.set("model", string_map(facts.weights));
+  if (!job.request.init_latents.empty()) {
+    settings.set("init_latents", text(facts.files.at(job.request.init_latents.string())));
+  }
+  ConfigNode::List loras;
+  for (const weights::Lora& lora : job.request.loras) {
+    loras.push_back(text(lora_text(lora, facts.files.at(lora.path.string()))));
+  }
+  settings.set("lora", ConfigNode::list(std::move(loras)));
+  const fs::path& output = job.request.output;
+  settings.set("container", text(is_frames(output) ? ".png" : output.extension().string()));
+  return video::sha256(weights::to_json(settings, /*indent=*/-1));
+}
+
+std::string side_car_text(const SideCarSource& s) {
+  ConfigNode::List adjustments;
+  for (const std::string& line : s.job.adjustments) adjustments.push_back(text(line));
+  std::error_code error;
+  const ConfigNode node = ConfigNode::map(
+      {{"schema", integer(1)},
+       {"kind", text(kSideCarKind)},
+       {"request_hash", text(s.request_hash)},
+       {"output", text(own_name(s.job.request.output))},
+       {"request", decided_settings(s.job, s.facts)},
+       {"config", with_origins(s.effective)},
+       {"place", text(s.place)},
+       {"adjustments", ConfigNode::list(std::move(adjustments))},
+       {"model", ConfigNode::map({{"name", text(s.info.name)},
+                                  {"family", text(s.info.family)},
+                                  {"folder", text(fs::absolute(s.info.folder, error).lexically_normal().string())},
+                                  {"note", text(s.info.note)},
+                                  {"weights", string_map(s.facts.weights)}})},
+       {"files", string_map(s.facts.files)},
+       {"ran", what_ran(s)},
+       {"times_ms", times(s.result.times)},
+       {"peak_memory_bytes", integer(s.result.peak_memory_bytes)},
+       {"frames", integer(s.result.frames)},
+       {"frame_sha256", text(s.result.frame_sha256)},
+       {"build", s.facts.build},
+       {"machine", s.facts.machine}});
+  return weights::to_json(node) + "\n";
+}
+
+fs::path side_car_path(const fs::path& output) {
+  const auto [plain, whole] = side_car_names(output);
+  std::error_code error;
+  return !fs::exists(plain, error) || is_of(load_side_car(plain), output) ? plain : whole;
+}
+
+ConfigNode find_side_car(const fs::path& output) {
+  const auto [plain, whole] = side_car_names(output);
+  for (const fs::path& path : {plain, whole}) {
+    ConfigNode node = load_side_car(path);
+    if (is_of(node, output)) return node;
+  }
+  return {};
+}
+
+}  // namespace strobe::pipelines

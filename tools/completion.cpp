@@ -1,0 +1,209 @@
+#include "tools/completion.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/nearest.h"
+#include "tools/commands.h"
+
+namespace strobe::tools {
+namespace {
+
+using config::KeySpec;
+using config::KeyType;
+
+std::vector<std::string> split_flags(const std::string& flags) {
+  std::vector<std::string> names;
+  for (size_t begin = 0; begin < flags.size();) {
+    const size_t end = std::min(flags.find(',', begin), flags.size());
+    names.push_back(flags.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return names;
+}
+
+// Every flag of a command, help and configuration included.
+std::vector<std::string> flags_of(const CommandSpec& spec) {
+  std::vector<std::string> names = {"-h", "--help"};
+  for (const KeySpec& key : spec.keys.keys()) {
+    for (const std::string& flag : split_flags(key.flags)) names.push_back(flag);
+  }
+  if (spec.has_config) names.insert(names.end(), {"--config", "--set"});
+  return names;
+}
+
+// Names one level below `group`; "" is the program itself.
+std::vector<std::string> commands_below(const std::string& group) {
+  std::vector<std::string> names;
+  const std::string prefix = group.empty() ? "" : group + " ";
+  for (const CommandSpec& spec : commands()) {
+    if (!spec.name.starts_with(prefix) || spec.name == group) continue;
+    const std::string rest = spec.name.substr(prefix.size());
+    if (rest.find(' ') == std::string::npos) names.push_back(rest);
+  }
+  return names;
+}
+
+// case branches "generate --scheduler) words" for flags with choices, and one list of the flags that take no path.
+std::string bash_values(const CommandSpec& spec) {
+  std::string text;
+  for (const KeySpec& key : spec.keys.keys()) {
+    if (key.flags.empty() || key.type == KeyType::kBoolean) continue;
+    std::vector<std::string> patterns;
+    for (const std::string& flag : split_flags(key.flags)) patterns.push_back(fmt::format("'{} {}'", spec.name, flag));
+    if (!key.choices.empty()) {
+      text += fmt::format("    {}) words='{}'; kind=words ;;\n", fmt::join(patterns, "|"), fmt::join(key.choices, " "));
+    } else {
+      const bool is_path = key.type == KeyType::kPath || key.name == "lora";
+      text += fmt::format("    {}) kind={} ;;\n", fmt::join(patterns, "|"), is_path ? "files" : "none");
+    }
+  }
+  if (spec.has_config) {
+    text += fmt::format("    '{} --config') kind=files ;;\n    '{} --set') kind=none ;;\n", spec.name, spec.name);
+  }
+  return text;
+}
+
+std::string bash_script() {
+  std::string values, flags;
+  for (const CommandSpec& spec : commands()) {
+    values += bash_values(spec);
+    std::vector<std::string> words = commands_below(spec.name);
+    if (spec.name == "completion") words = {"bash", "zsh"};
+    flags += fmt::format("    '{}') flags='{}'; words='{}' ;;\n", spec.name, fmt::join(flags_of(spec), " "),
+                         fmt::join(words, " "));
+  }
+  return fmt::format(
+      R"(# bash completion of strobe
+_strobe() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" previous="" command="" kind="" words="" flags="" i
+  (( COMP_CWORD > 0 )) && previous="${{COMP_WORDS[COMP_CWORD - 1]}}"
+  for (( i = 1; i < COMP_CWORD; ++i )); do
+    [[ "${{COMP_WORDS[i]}}" == -* ]] && break
+    case "${{command:+$command }}${{COMP_WORDS[i]}}" in
+      {names}) command="${{command:+$command }}${{COMP_WORDS[i]}}" ;;
+      *) break ;;
+    esac
+  done
+  case "$command $previous" in
+{values}  esac
+  case "$kind" in
+    words) COMPREPLY=( $(compgen -W "$words" -- "$current") ); return ;;
+    files) compopt -o filenames; COMPREPLY=( $(compgen -f -- "$current") ); return ;;
+    none) COMPREPLY=(); return ;;
+  esac
+  case "$command" in
+    '') flags='-h --help --version'; words='{top}' ;;
+{flags}  esac
+  if [[ "$current" == -* ]]; then
+    COMPREPLY=( $(compgen -W "$flags" -- "$current") )
+  elif [[ -n "$words" ]]; then
+    COMPREPLY=( $(compgen -W "$words" -- "$current") )
+  else
+    compopt -o filenames
+    COMPREPLY=( $(compgen -f -- "$current") )
+  fi
+}}
+complete -F _strobe strobe
+)",
+      fmt::arg("names",
+               [] {
+                 std::vector<std::string> names;
+                 for (const CommandSpec& spec : commands()) names.push_back("'" + spec.name + "'");
+                 return fmt::format("{}", fmt::join(names, "|"));
+               }()),
+      fmt::arg("values", values), fmt::arg("top", fmt::format("{}", fmt::join(commands_below(""), " "))),
+      fmt::arg("flags", flags));
+}
+
+// For zsh's _arguments: brackets, colons and quotes mean something there.
+std::string zsh_text(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\'') {
+      out += "'\\''";
+    } else {
+      if (c == '[' || c == ']' || c == ':' || c == '\\') out += '\\';
+      out += c;
+    }
+  }
+  return out;
+}
+
+std::string zsh_action(const KeySpec& key) {
+  if (!key.choices.empty()) return fmt::format(":{}:({})", key.name, fmt::join(key.choices, " "));
+  const bool is_path = key.type == KeyType::kPath || key.name == "lora";
+  return fmt::format(":{}:{}", key.name, is_path ? "_files" : " ");
+}
+
+std::string zsh_options(const CommandSpec& spec) {
+  std::string text;
+  for (const KeySpec& key : spec.keys.keys()) {
+    for (const std::string& flag : split_flags(key.flags)) {
+      const bool is_boolean = key.type == KeyType::kBoolean;
+      text += fmt::format("        '{}{}[{}]{}' \\\n", key.is_list ? "*" : "", flag, zsh_text(key.sentence),
+                          is_boolean ? "" : zsh_text("").append(zsh_action(key)));
+    }
+  }
+  if (spec.has_config)
+    text += "        '--config[run file]:file:_files' \\\n        '*--set[KEY=VALUE]:setting: ' \\\n";
+  return text + "        '(-h --help)'{-h,--help}'[this text]' \\\n";
+}
+
+std::string zsh_branch(const CommandSpec& spec) {
+  std::vector<std::string> below = commands_below(spec.name);
+  if (spec.name == "completion") below = {"bash", "zsh"};
+  const std::string rest =
+      below.empty() ? "'*:file:_files'" : fmt::format("'1:word:({})' '*:file:_files'", fmt::join(below, " "));
+  return fmt::format("    '{}')\n      _arguments -s \\\n{}        {} ;;\n", spec.name, zsh_options(spec), rest);
+}
+
+std::string zsh_script() {
+  std::string described, branches;
+  for (const CommandSpec& spec : commands()) {
+    if (spec.name.find(' ') == std::string::npos) {
+      described += fmt::format("    '{}:{}'\n", spec.name, zsh_text(spec.summary));
+    }
+    branches += zsh_branch(spec);
+  }
+  std::vector<std::string> nested;
+  for (const CommandSpec& spec : commands()) {
+    if (spec.name.find(' ') != std::string::npos) nested.push_back("'" + spec.name + "'");
+  }
+  return fmt::format(R"(#compdef strobe
+_strobe() {{
+  local -a commands=(
+{described}  )
+  if (( CURRENT == 2 )); then
+    _describe command commands
+    _arguments '--version[versions]' '(-h --help)'{{-h,--help}}'[this text]'
+    return
+  fi
+  local command="$words[2]"
+  (( CURRENT -= 1 ))
+  shift words
+  if (( CURRENT > 2 )); then
+    case "$command $words[2]" in
+      {nested}) command="$command $words[2]"; (( CURRENT -= 1 )); shift words ;;
+    esac
+  fi
+  case "$command" in
+{branches}  esac
+}}
+if [[ "$funcstack[1]" == _strobe ]]; then _strobe "$@"; else compdef _strobe strobe; fi
+)",
+                     fmt::arg("described", described), fmt::arg("nested", fmt::format("{}", fmt::join(nested, "|"))),
+                     fmt::arg("branches", branches));
+}
+
+}  // namespace
+
+std::string completion_script(const std::string& shell) {
+  if (shell == "bash") return bash_script();
+  if (shell == "zsh") return zsh_script();
+  throw ConfigError(unknown_name_message("shell", shell, {"bash", "zsh"}));
+}
+
+}  // namespace strobe::tools
