@@ -145,6 +145,14 @@ ConfigNode json_schema(const KeyTable& table, const std::string& title) {
   return root;
 }
 
+ConfigNode with_origins(const ConfigNode& effective) {
+  ConfigNode all = ConfigNode::map();
+  for (const auto& [name, value] : effective.as_map()) {
+    all.set(name, ConfigNode::map({{"value", value}, {"origin", text(value.origin())}}));
+  }
+  return all;
+}
+
 std::string show(const KeyTable& table, const ConfigNode& effective) {
   std::string out = fmt::format("schema: {}\n", kSchema);
   for (const KeySpec& key : table.keys()) {

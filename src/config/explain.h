@@ -18,4 +18,7 @@ ConfigNode json_schema(const KeyTable& table, const std::string& title);
 // that nobody gave stand as comments.
 std::string show(const KeyTable& table, const ConfigNode& effective);
 
+// {key: {value, origin}} for every value of the map.
+ConfigNode with_origins(const ConfigNode& effective);
+
 }  // namespace strobe::config

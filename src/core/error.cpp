@@ -1,8 +1,14 @@
 #include "core/error.h"
 
-#include <string_view>
+#include <cstring>
 
-namespace strobe::detail {
+namespace strobe {
+
+void throw_system(std::string_view call, const std::string& path, int code) {
+  throw IoError(fmt::format("{}: {}: {}", path, call, std::strerror(code)));
+}
+
+namespace detail {
 
 void throw_check_failed(const char* condition, const char* file, int line, const std::string& message) {
   std::string_view path(file);
@@ -16,4 +22,5 @@ void throw_check_failed(const char* condition, const char* file, int line, const
   throw ShapeError(fmt::format("{} ({} at {}:{})", message, condition, path, line));
 }
 
-}  // namespace strobe::detail
+}  // namespace detail
+}  // namespace strobe

@@ -8,6 +8,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace strobe {
 
@@ -57,6 +58,9 @@ class IoError : public Error {
  public:
   explicit IoError(const std::string& message) : Error(message) {}
 };
+
+// IoError "path: call: the system's text".
+[[noreturn]] void throw_system(std::string_view call, const std::string& path, int code);
 
 // Ctrl-C.
 class InterruptedError : public Error {

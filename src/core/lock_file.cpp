@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 
 #include "core/error.h"
 #include "core/output_file.h"
@@ -15,10 +14,6 @@
 
 namespace strobe {
 namespace {
-
-[[noreturn]] void throw_system(std::string_view call, const std::filesystem::path& path, int code) {
-  throw IoError(fmt::format("{}: {}: {}", path.string(), call, std::strerror(code)));
-}
 
 int flock_now(int descriptor) {
   int code = 0;

@@ -15,10 +15,6 @@
 namespace strobe {
 namespace {
 
-[[noreturn]] void throw_system(std::string_view call, const std::filesystem::path& path, int code) {
-  throw IoError(fmt::format("{}: {}: {}", path.string(), call, std::strerror(code)));
-}
-
 int open_file(const std::filesystem::path& path, int flags) {
   const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
   if (descriptor < 0) throw_system("open", path, errno);

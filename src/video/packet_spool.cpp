@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "core/error.h"
 #include "core/output_file.h"
@@ -31,7 +30,7 @@ void put(std::vector<uint8_t>& record, const void* data, size_t bytes) {
 PacketSpool::PacketSpool(const std::filesystem::path& target) : target_(target) {
   const std::filesystem::path name = temporary_beside(target);
   descriptor_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (descriptor_ < 0) throw IoError(fmt::format("{}: open: {}", name.string(), std::strerror(errno)));
+  if (descriptor_ < 0) throw_system("open", name, errno);
   ::unlink(name.c_str());
 }
 
@@ -84,9 +83,8 @@ void PacketSpool::read(void* data, size_t bytes) {
   while (bytes > 0) {
     const ssize_t count = ::pread(descriptor_, next, bytes, position_);
     if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      throw IoError(fmt::format("{}: read: {}", target_.string(), count < 0 ? std::strerror(errno) : "file cut short"));
-    }
+    if (count < 0) throw_system("read", target_, errno);
+    if (count == 0) throw IoError(fmt::format("{}: read: file cut short", target_.string()));
     next += count;
     bytes -= static_cast<size_t>(count);
     position_ += count;

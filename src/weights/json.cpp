@@ -28,15 +28,6 @@ std::string syntax_message(std::string_view what) {
   return excerpt(what, kMaxMessageBytes);
 }
 
-// `offset` is the byte that the parser could not accept.
-std::string place_in(std::string_view text, const std::string& origin, size_t offset) {
-  std::string_view before = text.substr(0, std::min(offset, text.size()));
-  size_t line = 1 + static_cast<size_t>(std::count(before.begin(), before.end(), '\n'));
-  size_t newline = before.rfind('\n');
-  size_t column = newline == std::string_view::npos ? before.size() + 1 : before.size() - newline;
-  return fmt::format("{}:{}:{}", origin, line, column);
-}
-
 class NodeBuilder final : public nlohmann::json_sax<nlohmann::json> {
  public:
   NodeBuilder(std::string_view text, const std::string& origin) : text_(text), origin_(origin) {}
@@ -72,7 +63,7 @@ class NodeBuilder final : public nlohmann::json_sax<nlohmann::json> {
 
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) override {
     // The parser counts the bytes read, the refused one among them.
-    throw ConfigError(fmt::format("{}: {}", place_in(text_, origin_, position == 0 ? 0 : position - 1),
+    throw ConfigError(fmt::format("{}: {}", place_in_text(text_, origin_, position == 0 ? 0 : position - 1),
                                   syntax_message(error.what())));
   }
 
@@ -198,7 +189,7 @@ void append_json(std::string& out, const ConfigNode& node, int indent, int level
 ConfigNode parse_json(std::string_view text, const std::string& origin) {
   // The parser takes a zero byte for the end of the text and would not look at what follows.
   if (size_t zero = text.find('\0'); zero != std::string_view::npos) {
-    throw ConfigError(fmt::format("{}: a zero byte", place_in(text, origin, zero)));
+    throw ConfigError(fmt::format("{}: a zero byte", place_in_text(text, origin, zero)));
   }
   NodeBuilder builder(text, origin);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);

@@ -6,17 +6,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "core/error.h"
 #include "core/torch.h"
 
 namespace strobe::weights {
 namespace {
-
-[[noreturn]] void throw_io(const std::filesystem::path& path, const char* call, int code) {
-  throw IoError(fmt::format("{}: {}: {}", path.string(), call, std::strerror(code)));
-}
 
 struct Descriptor {
   int value = -1;
@@ -30,16 +25,16 @@ struct Descriptor {
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
   // Non-blocking, so that a pipe of that name is refused rather than waited on.
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.value < 0) throw_io(path, "open", errno);
+  if (file.value < 0) throw_system("open", path, errno);
   struct stat status {};
-  if (::fstat(file.value, &status) != 0) throw_io(path, "fstat", errno);
+  if (::fstat(file.value, &status) != 0) throw_system("fstat", path, errno);
   if (!S_ISREG(status.st_mode)) throw IoError(fmt::format("{}: not a regular file", path.string()));
 
   std::shared_ptr<MappedFile> mapped(new MappedFile);
   if (status.st_size == 0) return mapped;
   const size_t size = static_cast<size_t>(status.st_size);
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.value, 0);
-  if (address == MAP_FAILED) throw_io(path, "mmap", errno);
+  if (address == MAP_FAILED) throw_system("mmap", path, errno);
   mapped->address_ = address;
   mapped->size_ = size;
   return mapped;
