@@ -5,7 +5,6 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/timer.h"
-#include "pipelines/fingerprint.h"
 #include "video/sha256.h"
 #include "weights/safetensors.h"
 
@@ -42,34 +41,27 @@ EmbeddingStore::EmbeddingStore(const models::ModelFolder& folder, EmbeddingOptio
 
 void EmbeddingStore::announce(const std::vector<std::string>& texts) {
   for (const std::string& text : texts) {
-    if (std::find(announced_.begin(), announced_.end(), text) == announced_.end()) announced_.push_back(text);
+    if (is_announced_.insert(text).second) announced_.push_back(text);
   }
 }
 
 const at::Tensor* EmbeddingStore::find_in_memory(const std::string& text) {
-  for (auto entry = recent_.begin(); entry != recent_.end(); ++entry) {
-    if (entry->text != text) continue;
-    recent_.splice(recent_.begin(), recent_, entry);
-    return &recent_.front().states;
-  }
-  return nullptr;
+  const auto found = in_memory_.find(text);
+  if (found == in_memory_.end()) return nullptr;
+  recent_.splice(recent_.begin(), recent_, found->second);
+  return &recent_.front().states;
 }
 
-fs::path EmbeddingStore::file_of(const std::string& text) {
-  if (weights_key_.empty()) {
-    for (const models::PartPath& part : folder_.part_paths()) {
-      if (part.name == "text_encoder" || part.name == "tokenizer") weights_key_ += fingerprint(part.path) + "\n";
-    }
-  }
+fs::path EmbeddingStore::file_of(const std::string& text) const {
   return options_.folder /
-         (video::sha256(fmt::format("{}{}\n{}\n{} threads\n{}\n{}\n{}", weights_key_, at::toString(options_.dtype),
+         (video::sha256(fmt::format("{}\n{}\n{}\n{} threads\n{}\n{}", options_.key, at::toString(options_.dtype),
                                     options_.device.str(), at::get_num_threads(), at::get_cpu_capability(),
-                                    options_.build, folder_.clean_prompt(text))) +
+                                    folder_.clean_prompt(text))) +
           ".safetensors");
 }
 
 bool EmbeddingStore::load_from_disk(const std::string& text) {
-  if (options_.folder.empty() || is_disk_broken_) return false;
+  if (options_.folder.empty()) return false;
   const fs::path path = file_of(text);
   std::error_code error;
   if (!fs::exists(path, error)) return false;
@@ -84,19 +76,18 @@ bool EmbeddingStore::load_from_disk(const std::string& text) {
     fs::remove(path, error);
     return false;
   }
-  ++read_from_disk_;
   return true;
 }
 
 void EmbeddingStore::keep(const std::string& text, at::Tensor states) {
+  memory_bytes_ += static_cast<int64_t>(states.nbytes());
   recent_.push_front({text, std::move(states)});
+  in_memory_[text] = recent_.begin();
   if (options_.folder.empty() || is_disk_broken_) return;  // there is no second copy
-  int64_t bytes = 0;
-  for (auto entry = recent_.begin(); entry != recent_.end(); ++entry) {
-    bytes += static_cast<int64_t>(entry->states.nbytes());
-    if (bytes <= kMemoryBytes || entry == recent_.begin()) continue;
-    recent_.erase(entry, recent_.end());
-    return;
+  while (memory_bytes_ > kMemoryBytes && recent_.size() > 1) {
+    memory_bytes_ -= static_cast<int64_t>(recent_.back().states.nbytes());
+    in_memory_.erase(recent_.back().text);
+    recent_.pop_back();
   }
 }
 
@@ -138,7 +129,6 @@ void EmbeddingStore::encode_announced(const std::string& wanted, const std::func
     at::Tensor states = encoder->encode(ids);
     if (!at::isfinite(states).all().item<bool>())
       throw_not_finite(folder_, "text_encoder", "the text encoder's output");
-    ++encoded_;
     write_to_disk(text, states);
     keep(text, std::move(states));
     if (on_text) on_text(++done, static_cast<int64_t>(missing.size()));

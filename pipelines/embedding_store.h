@@ -12,8 +12,9 @@
 #include <filesystem>
 #include <functional>
 #include <list>
-#include <map>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "models/model_folder.h"
@@ -24,7 +25,7 @@ struct EmbeddingOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
   std::filesystem::path folder;  // empty: memory alone
-  std::string build;             // of this program
+  std::string key;               // what decides the bits beside text and machine: build and weights
 };
 
 class EmbeddingStore {
@@ -36,8 +37,6 @@ class EmbeddingStore {
   // `on_text` after each text that is encoded, with how many of how many; it may throw to stop.
   models::TextEmbedding get(const std::string& text, const std::function<void(int64_t done, int64_t total)>& on_text);
 
-  int64_t encoded() const { return encoded_; }
-  int64_t read_from_disk() const { return read_from_disk_; }
   double load_ms() const { return load_ms_; }
 
  private:
@@ -50,15 +49,16 @@ class EmbeddingStore {
   void keep(const std::string& text, at::Tensor states);
   void write_to_disk(const std::string& text, const at::Tensor& states);
   void encode_announced(const std::string& wanted, const std::function<void(int64_t, int64_t)>& on_text);
-  std::filesystem::path file_of(const std::string& text);
+  std::filesystem::path file_of(const std::string& text) const;
 
   const models::ModelFolder& folder_;
   EmbeddingOptions options_;
-  std::vector<std::string> announced_;
+  std::vector<std::string> announced_;  // in the order of the jobs
+  std::unordered_set<std::string> is_announced_;
   std::list<Entry> recent_;  // newest first
-  std::string weights_key_;
-  bool is_disk_broken_ = false;
-  int64_t encoded_ = 0, read_from_disk_ = 0;
+  std::unordered_map<std::string, std::list<Entry>::iterator> in_memory_;
+  int64_t memory_bytes_ = 0;
+  bool is_disk_broken_ = false;  // for writing
   double load_ms_ = 0;
 };
 

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "core/error.h"
 #include "core/torch.h"
@@ -52,9 +51,7 @@ class Reader {
   }
 
  private:
-  [[noreturn]] void fail(const char* call) const {
-    throw IoError(fmt::format("{}: {}: {}", path_.string(), call, std::strerror(errno)));
-  }
+  [[noreturn]] void fail(const char* call) const { throw_system(call, path_, errno); }
   fs::path path_;
   int descriptor_ = -1;
   uint64_t bytes_ = 0;

@@ -1,6 +1,8 @@
 #include "pipelines/memory_plan.h"
 
 #include <fstream>
+#include <set>
+#include <tuple>
 
 #include "core/torch.h"
 // After the precompiled header.
@@ -65,12 +67,16 @@ MemoryLimit machine_memory() {
 
 MemoryPlan plan_memory(const models::ModelArchitecture& model, const std::vector<const Job*>& jobs,
                        const Device& device, std::optional<Offload> asked, const MemoryLimit& limit) {
-  MemoryPlan best;
   const Job* largest = nullptr;
   std::vector<Offload> choices = {Offload::kNone, Offload::kModel, Offload::kLayers};
   if (asked) choices = {*asked};
   std::vector<MemoryPlan> peaks(choices.size());
+  // Thousands of prompts of one size are one plan: it depends on nothing else of a clip.
+  std::set<std::tuple<std::vector<int64_t>, double, double, std::string>> seen;
   for (const Job* job : jobs) {
+    const bool is_new =
+        seen.emplace(job->latent_shape, job->guidance_scale, job->guidance_scale_2, job->request.attention).second;
+    if (!is_new) continue;
     const Plan plan =
         make_plan(model, job->request, {.device = device}, {.linear = 1, .attention = 1, .convolution = 1});
     for (size_t i = 0; i < choices.size(); ++i) {
@@ -86,7 +92,7 @@ MemoryPlan plan_memory(const models::ModelArchitecture& model, const std::vector
       if (peak.peak_bytes <= room) return peak;
     }
   }
-  best = peaks.back();
+  const MemoryPlan& best = peaks.back();
   const std::string advice = best.stage == "decode" && !largest->request.uses_vae_tiling
                                  ? "fewer frames, a smaller size or --vae-tiling need less"
                              : best.offload != Offload::kLayers && best.stage == "denoise"

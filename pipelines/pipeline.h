@@ -66,7 +66,7 @@ struct PipelineOptions {
   Device device;
   Offload offload = Offload::kNone;
   std::filesystem::path embedding_cache;  // folder; empty: none
-  std::string build;                      // commit of the program: part of the cache's names
+  std::string embedding_key;              // as EmbeddingOptions::key
 };
 
 // How one clip of several is run.

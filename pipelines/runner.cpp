@@ -81,6 +81,27 @@ bool is_yet_to_be_made(const PreparedJob& job, const fs::path& folder) {
   return !fs::exists(folder, error) && std::find(folders.begin(), folders.end(), folder) != folders.end();
 }
 
+std::string error_class(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error)) return "out-of-memory";
+  if (const auto* ours = dynamic_cast<const Error*>(&error)) {
+    switch (ours->exit_code()) {
+      case ExitCode::kUsage:
+        return "config";
+      case ExitCode::kUnsupported:
+        return "unsupported";
+      case ExitCode::kInterrupted:
+        return "interrupted";
+      default:
+        break;
+    }
+  }
+  if (dynamic_cast<const WeightError*>(&error)) return "weights";
+  if (dynamic_cast<const IoError*>(&error)) return "io";
+  return "failed";
+}
+
+enum class Outcome { kMade, kSkipped };
+
 // One clip at work.
 class ClipRun {
  public:
@@ -174,25 +195,6 @@ class ClipRun {
 
 }  // namespace
 
-std::string error_class(const std::exception& error) {
-  if (dynamic_cast<const std::bad_alloc*>(&error)) return "out-of-memory";
-  if (const auto* ours = dynamic_cast<const Error*>(&error)) {
-    switch (ours->exit_code()) {
-      case ExitCode::kUsage:
-        return "config";
-      case ExitCode::kUnsupported:
-        return "unsupported";
-      case ExitCode::kInterrupted:
-        return "interrupted";
-      default:
-        break;
-    }
-  }
-  if (dynamic_cast<const WeightError*>(&error)) return "weights";
-  if (dynamic_cast<const IoError*>(&error)) return "io";
-  return "failed";
-}
-
 fs::path checkpoint_path(const PreparedJob& job) {
   fs::path path = clip_stem(main_output(job.job.request));
   path += "." + job.request_hash.substr(0, kHashShown) + ".checkpoint";
@@ -202,6 +204,7 @@ fs::path checkpoint_path(const PreparedJob& job) {
 std::vector<PreparedJob> prepare_jobs(std::vector<JobSpec> specs, const models::ModelFolder& folder, bool keeps_going,
                                       RunFacts& facts) {
   add_fingerprints(folder, facts);
+  const bool is_list = specs.size() > 1;
   std::vector<PreparedJob> jobs;
   for (JobSpec& spec : specs) {
     PreparedJob job{.spec = std::move(spec)};
@@ -212,8 +215,9 @@ std::vector<PreparedJob> prepare_jobs(std::vector<JobSpec> specs, const models::
         add_fingerprints(job.job, facts);
         job.request_hash = request_hash(job.job, facts);
       } catch (const Error& error) {
-        if (!keeps_going && specs.size() == 1) throw;
-        job.error = specs.size() == 1 ? error.what() : fmt::format("{}: {}", job.spec.place, error.what());
+        const std::string message = is_list ? fmt::format("{}: {}", job.spec.place, error.what()) : error.what();
+        if (!keeps_going) throw Error(message, error.exit_code());
+        job.error = message;
       }
     }
     if (!job.error.empty() && !keeps_going) throw ConfigError(job.error);
@@ -241,7 +245,7 @@ RunCounts run_jobs(Pipeline& pipeline, const std::vector<PreparedJob>& jobs, con
   const auto total = static_cast<int64_t>(jobs.size());
   std::vector<const Job*> announced;
   for (const PreparedJob& job : jobs) {
-    if (job.error.empty() && state_of(job, options) == State::kNew) announced.push_back(&job.job);
+    if (job.error.empty() && state_of(job, options) != State::kFinished) announced.push_back(&job.job);
   }
   pipeline.announce(announced);
   for (int64_t i = 0; i < total; ++i) {

@@ -31,8 +31,6 @@ struct PreparedJob {
 std::vector<PreparedJob> prepare_jobs(std::vector<JobSpec> specs, const models::ModelFolder& folder, bool keeps_going,
                                       RunFacts& facts);
 
-enum class Outcome { kMade, kSkipped, kFailed };
-
 struct RunOptions {
   bool resumes = false;
   bool skips_existing = false;
@@ -45,7 +43,8 @@ struct RunEvents {
   std::function<void(const PreparedJob& job, int64_t position, int64_t total)> on_job;  // before its work
   std::function<void(const PreparedJob& job, const Result& result)> on_done;
   std::function<void(const PreparedJob& job, const std::string& reason)> on_skip;
-  std::function<void(const PreparedJob& job, const std::string& error_class, const std::string& message)> on_error;
+  // `kind` is "config", "unsupported", "weights", "io", "out-of-memory", "interrupted" or "failed".
+  std::function<void(const PreparedJob& job, const std::string& kind, const std::string& message)> on_error;
   Progress progress;
 };
 
@@ -61,8 +60,5 @@ RunCounts run_jobs(Pipeline& pipeline, const std::vector<PreparedJob>& jobs, con
 
 // Where a clip's state is kept while it is made: "clips/a.mp4.1f3a09bc.checkpoint".
 std::filesystem::path checkpoint_path(const PreparedJob& job);
-
-// "config", "unsupported", "weights", "io", "out-of-memory", "interrupted", "failed".
-std::string error_class(const std::exception& error);
 
 }  // namespace strobe::pipelines

@@ -2,6 +2,7 @@
 
 #include "core/torch.h"
 // After the precompiled header.
+#include "config/explain.h"
 #include "core/error.h"
 #include "pipelines/fingerprint.h"
 #include "pipelines/output_names.h"
@@ -108,14 +109,6 @@ ConfigNode what_ran(const SideCarSource& s) {
        {"fallbacks", ConfigNode::list()},
        {"loras", lora_rows(s.result)},
        {"encoder", text(s.result.encoder)}});
-}
-
-ConfigNode with_origins(const ConfigNode& effective) {
-  ConfigNode all = ConfigNode::map();
-  for (const auto& [name, value] : effective.as_map()) {
-    all.set(name, ConfigNode::map({{"value", value}, {"origin", text(value.origin())}}));
-  }
-  return all;
 }
 
 ConfigNode string_map(const std::map<std::string, std::string>& values) {
@@ -242,7 +235,7 @@ std::string side_car_text(const SideCarSource& s) {
        {"request_hash", text(s.request_hash)},
        {"output", text(own_name(s.job.request.output))},
        {"request", decided_settings(s.job, s.facts)},
-       {"config", with_origins(s.effective)},
+       {"config", config::with_origins(s.effective)},
        {"place", text(s.place)},
        {"adjustments", ConfigNode::list(std::move(adjustments))},
        {"model", ConfigNode::map({{"name", text(s.info.name)},

@@ -106,7 +106,7 @@ Pipeline::Pipeline(std::unique_ptr<models::ModelFolder> folder, PipelineOptions 
       texts_(std::make_unique<EmbeddingStore>(*folder_, EmbeddingOptions{.dtype = options_.device.dtype,
                                                                          .device = options_.device.device,
                                                                          .folder = options_.embedding_cache,
-                                                                         .build = options_.build})),
+                                                                         .key = options_.embedding_key})),
       parts_(std::make_unique<Parts>(*folder_, PartsOptions{.device = options_.device.device,
                                                             .dtype = options_.device.dtype,
                                                             .offload = options_.offload})) {}

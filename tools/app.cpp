@@ -79,8 +79,10 @@ std::filesystem::path default_model_folder() {
   return folder;
 }
 
+bool is_default_model(const std::string& model) { return model.empty() || model == "tiny-random"; }
+
 std::unique_ptr<models::ModelFolder> open_model(const std::string& model) {
-  const bool is_default = model.empty() || model == "tiny-random";
+  const bool is_default = is_default_model(model);
   std::error_code error;
   if (!is_default && !std::filesystem::exists(model, error)) {
     const std::vector<std::string> known = models::known_model_names();
@@ -97,7 +99,8 @@ std::unique_ptr<models::ModelFolder> open_model(const std::string& model) {
 
 pipelines::Pipeline open_pipeline(const ConfigNode& effective) {
   const pipelines::Device device = device_of(effective);
-  return {open_model(effective.get_string("model", "")), {.device = device, .embedding_cache = {}, .build = kCommit}};
+  return {open_model(effective.get_string("model", "")),
+          {.device = device, .embedding_cache = {}, .embedding_key = {}}};
 }
 
 ConfigNode build_facts() {

@@ -24,6 +24,8 @@ int run_doctor(const Invocation& invocation);
 void set_up_run(const ConfigNode& effective);
 pipelines::Device device_of(const ConfigNode& effective);
 
+// Whether --model, as typed, means the default one.
+bool is_default_model(const std::string& model);
 // Opens the model that --model names; the default one is made on first use. Says what a model says of itself.
 std::unique_ptr<models::ModelFolder> open_model(const std::string& model);
 pipelines::Pipeline open_pipeline(const ConfigNode& effective);

@@ -8,13 +8,6 @@
 #include "tools/progress_line.h"
 
 namespace strobe::tools {
-namespace {
-
-int64_t fps_of(const pipelines::Request& request, const models::ModelInfo& info) {
-  return request.fps.value_or(info.defaults.fps);
-}
-
-}  // namespace
 
 int run_decode(const Invocation& invocation) {
   const ConfigNode effective = invocation.effective();
@@ -24,7 +17,7 @@ int run_decode(const Invocation& invocation) {
   const at::Tensor latents = pipelines::load_latents(invocation.positional("LATENTS"));
   pipelines::Pipeline pipeline = open_pipeline(effective);
   const models::ModelInfo& info = pipeline.info();
-  const int64_t fps = fps_of(request, info);
+  const int64_t fps = request.fps.value_or(info.defaults.fps);
   pipelines::check_output(request.output,
                           pipelines::video_options(request, latents.size(3) * info.spatial_stride,
                                                    latents.size(4) * info.spatial_stride, fps),

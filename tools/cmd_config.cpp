@@ -13,14 +13,6 @@ namespace {
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
-ConfigNode with_origins(const ConfigNode& effective) {
-  ConfigNode all = ConfigNode::map();
-  for (const auto& [name, value] : effective.as_map()) {
-    all.set(name, ConfigNode::map({{"value", value}, {"origin", ConfigNode::string(value.origin())}}));
-  }
-  return all;
-}
-
 }  // namespace
 
 int run_config_show(const Invocation& invocation) {
@@ -35,7 +27,8 @@ int run_config_show(const Invocation& invocation) {
   for (const auto& [name, value] : effective.as_map()) {
     if (name != "json") settings.set(name, value);
   }
-  print(is_json ? weights::to_json(with_origins(settings)) + "\n" : config::show(pipelines::generate_keys(), settings));
+  print(is_json ? weights::to_json(config::with_origins(settings)) + "\n"
+                : config::show(pipelines::generate_keys(), settings));
   return 0;
 }
 

@@ -5,10 +5,8 @@
 // After the precompiled header.
 #include "core/error.h"
 #include "core/log.h"
-#include "core/output_file.h"
-#include "pipelines/memory_plan.h"
-#include "pipelines/runner.h"
 #include "tools/app.h"
+#include "tools/clip_setup.h"
 #include "tools/event_log.h"
 #include "tools/progress_line.h"
 
@@ -82,34 +80,6 @@ void print_list(const std::vector<PreparedJob>& jobs, const pipelines::MemoryPla
   std::fputs(text.c_str(), stdout);
 }
 
-std::optional<pipelines::Offload> asked_offload(const ConfigNode& effective) {
-  const std::string name = effective.get_string("offload", "auto");
-  if (name == "none") return pipelines::Offload::kNone;
-  if (name == "model") return pipelines::Offload::kModel;
-  if (name == "layers") return pipelines::Offload::kLayers;
-  return std::nullopt;
-}
-
-std::filesystem::path embedding_folder(const ConfigNode& effective) {
-  const std::string asked = effective.get_string("embedding_cache", "");
-  if (asked == "off") return {};
-  return asked.empty() ? cache_folder() / "embeddings" : std::filesystem::path(asked);
-}
-
-pipelines::MemoryPlan decide_memory(const ConfigNode& effective, const models::ModelFolder& folder,
-                                    const std::vector<PreparedJob>& jobs, const pipelines::Device& device) {
-  std::vector<const Job*> clips;
-  for (const PreparedJob& job : jobs) {
-    if (job.error.empty()) clips.push_back(&job.job);
-  }
-  pipelines::MemoryLimit limit = pipelines::machine_memory();
-  if (const double gib = effective.get_number("max_vram_gib", 0); gib > 0) {
-    limit.bytes = static_cast<int64_t>(gib * (1 << 30));
-    limit.words = "--max-vram allows";
-  }
-  return pipelines::plan_memory(folder, clips, device, asked_offload(effective), limit);
-}
-
 int report_counts(const pipelines::RunCounts& counts, size_t total) {
   if (total > 1 || counts.failed > 0) {
     log_info("{} clips: {} made, {} left as they were, {} failed", total, counts.made, counts.skipped, counts.failed);
@@ -117,7 +87,7 @@ int report_counts(const pipelines::RunCounts& counts, size_t total) {
   return static_cast<int>(counts.failed > 0 ? ExitCode::kFailed : ExitCode::kDone);
 }
 
-pipelines::RunEvents make_events(ProgressLine& line, EventLog& log) {
+pipelines::RunEvents make_events(ProgressLine& line, EventLog& log, bool keeps_going) {
   pipelines::RunEvents events;
   events.on_job = [&](const PreparedJob& job, int64_t position, int64_t total) {
     line.finish();
@@ -137,9 +107,13 @@ pipelines::RunEvents make_events(ProgressLine& line, EventLog& log) {
     log_info("{}", reason);
     log.skipped(job, reason);
   };
-  events.on_error = [&](const PreparedJob& job, const std::string& kind, const std::string& message) {
+  events.on_error = [&, keeps_going](const PreparedJob& job, const std::string& kind, const std::string& message) {
     line.finish();
     log.error(job, kind, message);
+    // The error that ends a run is said by the program itself.
+    if (keeps_going && kind != "interrupted") {
+      log_error("clip {} ({}): {}", job.spec.index, job.spec.place, message);
+    }
   };
   events.progress = line.callbacks();
   const auto show_step = events.progress.on_step;
@@ -156,44 +130,25 @@ int run_generate(const Invocation& invocation) {
   const ConfigNode effective = invocation.effective();
   set_up_run(effective);
   ProgressLine line(effective.get_bool("quiet", false));
-  const pipelines::Device device = device_of(effective);
   EventLog log(effective.get_string("log_json", ""));
-  auto folder = open_model(effective.get_string("model", ""));
   const pipelines::RunOptions options{
       .resumes = effective.get_bool("resume", false),
       .skips_existing = effective.get_bool("skip_existing", false),
       .keeps_going = effective.get_bool("keep_going", false),
       .checkpoint_every = static_cast<int>(effective.get_integer("checkpoint_every", 0))};
-  pipelines::RunFacts facts{
-      .device = device, .model = effective.get_string("model", ""), .build = build_facts(), .machine = machine_facts()};
-  const std::vector<PreparedJob> jobs = pipelines::prepare_jobs(pipelines::list_jobs(effective, folder->info().name),
-                                                                *folder, options.keeps_going, facts);
-  const pipelines::MemoryPlan memory = decide_memory(effective, *folder, jobs, device);
-  facts.offload = memory.offload;
+  ClipSetup setup = set_up_clips(effective, options.keeps_going);
   if (effective.get_bool("dry_run", false)) {
-    print_list(jobs, memory, options);
+    print_list(setup.jobs, setup.memory, options);
     return 0;
   }
   if (!options.keeps_going) {
-    for (const PreparedJob& job : jobs) check_before_run(job, options);
+    for (const PreparedJob& job : setup.jobs) check_before_run(job, options);
   }
-  log_debug("offload {}, planned memory {:.2f} GB ({})", pipelines::offload_name(memory.offload),
-            static_cast<double>(memory.peak_bytes) / 1e9, memory.stage);
-  pipelines::Pipeline pipeline(std::move(folder), {.device = device,
-                                                   .offload = memory.offload,
-                                                   .embedding_cache = embedding_folder(effective),
-                                                   .build = facts.build.get_string("commit", "")});
-  const pipelines::RunEvents events = make_events(line, log);
-  pipelines::RunEvents loud = events;
-  loud.on_error = [&](const PreparedJob& job, const std::string& kind, const std::string& message) {
-    events.on_error(job, kind, message);
-    // The last error of a run that ends is said by the program itself.
-    if (options.keeps_going && kind != "interrupted")
-      log_error("clip {} ({}): {}", job.spec.index, job.spec.place, message);
-  };
-  const pipelines::RunCounts counts = pipelines::run_jobs(pipeline, jobs, facts, options, loud);
+  pipelines::Pipeline pipeline = make_pipeline(setup, effective);
+  const pipelines::RunCounts counts =
+      pipelines::run_jobs(pipeline, setup.jobs, setup.facts, options, make_events(line, log, options.keeps_going));
   line.finish();
-  return report_counts(counts, jobs.size());
+  return report_counts(counts, setup.jobs.size());
 }
 
 }  // namespace strobe::tools

@@ -223,7 +223,7 @@ ConfigNode json_plan(const Plan& plan, const pipelines::Device& device) {
 }
 
 std::unique_ptr<models::ModelArchitecture> open_architecture(const std::string& model) {
-  const bool is_default = model.empty() || model == "tiny-random";
+  const bool is_default = is_default_model(model);
   const std::string name = is_default ? kDefaultArchitecture : model;
   const std::vector<std::string> known = models::known_model_names();
   std::error_code error;

@@ -9,10 +9,9 @@
 #include "core/log.h"
 #include "core/output_file.h"
 #include "pipelines/generate_keys.h"
-#include "pipelines/memory_plan.h"
 #include "pipelines/output_names.h"
-#include "pipelines/runner.h"
 #include "tools/app.h"
+#include "tools/clip_setup.h"
 #include "tools/progress_line.h"
 #include "video/video_reader.h"
 #include "weights/json.h"
@@ -162,20 +161,9 @@ int run_replay(const Invocation& invocation) {
   }
   log_info("{}", command_of(shown));
   ProgressLine line(effective.get_bool("quiet", false));
-  const pipelines::Device device = device_of(settings);
-  auto folder = open_model(settings.get_string("model", ""));
-  pipelines::RunFacts facts{
-      .device = device, .model = settings.get_string("model", ""), .build = build_facts(), .machine = machine_facts()};
-  const auto jobs = pipelines::prepare_jobs(pipelines::list_jobs(settings, folder->info().name), *folder,
-                                            /*keeps_going=*/false, facts);
-  warn_of_differences(record, facts);
-  const pipelines::MemoryPlan memory =
-      pipelines::plan_memory(*folder, {&jobs.front().job}, device, std::nullopt, pipelines::machine_memory());
-  facts.offload = memory.offload;
-  pipelines::Pipeline pipeline(std::move(folder), {.device = device,
-                                                   .offload = memory.offload,
-                                                   .embedding_cache = {},
-                                                   .build = facts.build.get_string("commit", "")});
+  ClipSetup setup = set_up_clips(settings, /*keeps_going=*/false);
+  warn_of_differences(record, setup.facts);
+  pipelines::Pipeline pipeline = make_pipeline(setup, settings);
   int code = static_cast<int>(ExitCode::kFailed);
   pipelines::RunEvents events;
   events.progress = line.callbacks();
@@ -183,7 +171,7 @@ int run_replay(const Invocation& invocation) {
     line.finish();
     code = compare(record, result, clip);
   };
-  pipelines::run_jobs(pipeline, jobs, facts, {}, events);
+  pipelines::run_jobs(pipeline, setup.jobs, setup.facts, {}, events);
   return code;
 }
 

@@ -6,8 +6,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <cstdlib>
+#include <cstring>
+#include <new>
 
 #include "config/compose.h"
 #include "core/error.h"
@@ -275,6 +277,24 @@ std::string Invocation::positional(const std::string& name) const {
 }
 
 Parsed parse_command_line(int argc, char** argv) { return Parser().run(argc, argv); }
+
+int run_program(int (*run)(int argc, char** argv), int argc, char** argv) {
+  try {
+    const int code = run(argc, argv);
+    if (std::fflush(stdout) != 0) throw IoError(fmt::format("stdout: {}", std::strerror(errno)));
+    return code;
+  } catch (const Error& error) {
+    log_error("{}", error.what());
+    return static_cast<int>(error.exit_code());
+  } catch (const std::bad_alloc&) {
+    log_error("out of memory; a smaller size, fewer frames or --vae-tiling needs less");
+  } catch (const std::exception& error) {
+    // LibTorch's messages carry a backtrace behind the first line.
+    const std::string text = error.what();
+    log_error("{}", text.substr(0, text.find('\n')));
+  }
+  return static_cast<int>(ExitCode::kFailed);
+}
 
 void set_up_talk(const ConfigNode& effective) {
   const bool is_quiet = effective.get_bool("quiet", false), is_verbose = effective.get_bool("verbose", false);

@@ -36,6 +36,9 @@ struct Parsed {
 
 Parsed parse_command_line(int argc, char** argv);
 
+// The frame of a program: runs it, flushes stdout, turns every error into one message and its exit code.
+int run_program(int (*run)(int argc, char** argv), int argc, char** argv);
+
 // Sets the level of the log from --quiet and --verbose, and colours where stderr is a terminal.
 void set_up_talk(const ConfigNode& effective);
 

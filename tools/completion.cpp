@@ -14,21 +14,11 @@ namespace {
 using config::KeySpec;
 using config::KeyType;
 
-std::vector<std::string> split_flags(const std::string& flags) {
-  std::vector<std::string> names;
-  for (size_t begin = 0; begin < flags.size();) {
-    const size_t end = std::min(flags.find(',', begin), flags.size());
-    names.push_back(flags.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return names;
-}
-
 // Every flag of a command, help and configuration included.
 std::vector<std::string> flags_of(const CommandSpec& spec) {
   std::vector<std::string> names = {"-h", "--help"};
   for (const KeySpec& key : spec.keys.keys()) {
-    for (const std::string& flag : split_flags(key.flags)) names.push_back(flag);
+    for (const std::string& flag : config::flag_names(key)) names.push_back(flag);
   }
   if (spec.has_config) names.insert(names.end(), {"--config", "--set"});
   return names;
@@ -52,7 +42,7 @@ std::string bash_values(const CommandSpec& spec) {
   for (const KeySpec& key : spec.keys.keys()) {
     if (key.flags.empty() || key.type == KeyType::kBoolean) continue;
     std::vector<std::string> patterns;
-    for (const std::string& flag : split_flags(key.flags)) patterns.push_back(fmt::format("'{} {}'", spec.name, flag));
+    for (const std::string& flag : config::flag_names(key)) patterns.push_back(fmt::format("'{} {}'", spec.name, flag));
     if (!key.choices.empty()) {
       text += fmt::format("    {}) words='{}'; kind=words ;;\n", fmt::join(patterns, "|"), fmt::join(key.choices, " "));
     } else {
@@ -141,10 +131,10 @@ std::string zsh_action(const KeySpec& key) {
 std::string zsh_options(const CommandSpec& spec) {
   std::string text;
   for (const KeySpec& key : spec.keys.keys()) {
-    for (const std::string& flag : split_flags(key.flags)) {
+    for (const std::string& flag : config::flag_names(key)) {
       const bool is_boolean = key.type == KeyType::kBoolean;
       text += fmt::format("        '{}{}[{}]{}' \\\n", key.is_list ? "*" : "", flag, zsh_text(key.sentence),
-                          is_boolean ? "" : zsh_text("").append(zsh_action(key)));
+                          is_boolean ? "" : zsh_action(key));
     }
   }
   if (spec.has_config)

@@ -3,12 +3,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 
 #include "core/error.h"
-#include "core/log.h"
 #include "tools/cmd_config.h"
 
 namespace strobe::tools {
@@ -40,16 +38,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace strobe::tools
 
-int main(int argc, char** argv) {
-  try {
-    const int code = strobe::tools::run(argc, argv);
-    if (std::fflush(stdout) != 0) throw strobe::IoError(std::string("stdout: ") + std::strerror(errno));
-    return code;
-  } catch (const strobe::Error& error) {
-    strobe::log_error("{}", error.what());
-    return static_cast<int>(error.exit_code());
-  } catch (const std::exception& error) {
-    strobe::log_error("{}", error.what());
-    return static_cast<int>(strobe::ExitCode::kFailed);
-  }
-}
+int main(int argc, char** argv) { return strobe::tools::run_program(strobe::tools::run, argc, argv); }

@@ -1,14 +1,10 @@
 // strobe-engine: runs one command, turns every error into one message and its exit code. `strobe` starts it.
 #include <malloc.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <exception>
 
 #include "core/error.h"
-#include "core/log.h"
 #include "tools/app.h"
 
 namespace strobe::tools {
@@ -56,19 +52,5 @@ void set_up_memory() {
 int main(int argc, char** argv) {
   strobe::tools::set_up_memory();
   strobe::tools::install_signal_handlers();
-  try {
-    const int code = strobe::tools::run(argc, argv);
-    if (std::fflush(stdout) != 0) throw strobe::IoError(std::string("stdout: ") + std::strerror(errno));
-    return code;
-  } catch (const strobe::Error& error) {
-    strobe::log_error("{}", error.what());
-    return static_cast<int>(error.exit_code());
-  } catch (const std::bad_alloc&) {
-    strobe::log_error("out of memory; a smaller size, fewer frames or --vae-tiling needs less");
-  } catch (const std::exception& error) {
-    // LibTorch's messages carry a backtrace behind the first line.
-    const std::string text = error.what();
-    strobe::log_error("{}", text.substr(0, text.find('\n')));
-  }
-  return static_cast<int>(strobe::ExitCode::kFailed);
+  return strobe::tools::run_program(strobe::tools::run, argc, argv);
 }

@@ -120,6 +120,9 @@ TEST_F(CliResume, makes_the_same_clip_again_from_the_clip_alone) {
   const auto shown = strobe({"replay", "clip.mp4", "--dry-run"});
   EXPECT_THAT(shown.out, HasSubstr("strobe generate --prompt 'a red circle'"));
   EXPECT_THAT(shown.out, HasSubstr("--num-inference-steps 2"));
+  EXPECT_EQ(strobe({"replay", "clip.mp4", "--max-vram", "0.01"}).exit_code, 3);
+  EXPECT_THAT(strobe({"replay", "clip.mp4", "--offload", "layers", "-v"}).err,
+              ::testing::AllOf(HasSubstr("offload layers"), HasSubstr("bit for bit")));
 
   ASSERT_EQ(generate({"-o", "other.mkv", "--lossless", "-s", "3"}).exit_code, 0);
   ConfigNode record = weights::load_json(folder / "other.json");
