@@ -2,34 +2,16 @@
 
 #include "core/torch.h"
 // After the precompiled header.
+#include "attention/torch_scorer.h"
 #include "core/error.h"
 #include "core/nearest.h"
 #include "core/timer.h"
 
 namespace strobe::attention {
 
-#define STROBE_PATTERN(name) std::unique_ptr<AttentionPattern> make_##name##_pattern(const ConfigNode& options);
-#include "attention/patterns/patterns.inc"
-#undef STROBE_PATTERN
 #define STROBE_BACKEND(name) std::unique_ptr<AttentionBackend> make_##name##_backend();
 #include "attention/backends/backends.inc"
 #undef STROBE_BACKEND
-
-std::vector<std::string> pattern_names() {
-  return {
-#define STROBE_PATTERN(name) #name,
-#include "attention/patterns/patterns.inc"
-#undef STROBE_PATTERN
-  };
-}
-
-std::unique_ptr<AttentionPattern> make_pattern(const std::string& name, const ConfigNode& options) {
-#define STROBE_PATTERN(row) \
-  if (name == #row) return make_##row##_pattern(options);
-#include "attention/patterns/patterns.inc"
-#undef STROBE_PATTERN
-  throw ConfigError(unknown_name_message("attention method", name, pattern_names()));
-}
 
 std::vector<std::string> backend_names() {
   return {
@@ -95,7 +77,10 @@ at::Tensor AttentionEngine::operator()(const AttentionSite& site, const Attentio
                            .scale = 1.0 / std::sqrt(static_cast<double>(input.q.size(3)))};
   const bool is_cross = site.kind == AttentionKind::kCross;
   const AttentionPattern& pattern = is_cross ? *dense_ : *pattern_;
-  const AttentionPlan plan = pattern.plan(site, problem.q, problem.k);
+  const TorchScorer scorer;
+  PatternState state;
+  const AttentionPlan plan = pattern.plan(
+      {.site = site, .q = problem.q, .k = problem.k, .key_bias = problem.key_bias, .scorer = scorer, .state = state});
 
   std::string reasons;
   for (const auto& backend : backends_) {

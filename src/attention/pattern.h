@@ -1,34 +1,120 @@
 // Patterns: which keys a query reads. Listed in patterns/patterns.inc.
 //
-// A pattern knows the site and the tensors of its call, never the model. It is const and shared between runs.
+// Contract  A pattern knows the site and the tensors of its call, never the model; it sees only its own heads, and one
+//           batch row at a time. It is const and shared between calls, layers and runs. Same inputs and state, same
+//           plan. It never drops text keys unless its options say so. A plan keeps at least one key block for every
+//           query block (radial's parity mode may not). What the call's own rule makes dense says so in `note`.
+// Order     `order(site)` reads no tensors; q and k then arrive in that order, text last.
+// State     What a method must remember from step to step (a frozen mask, a stored LSE). Owned by the run per
+//           (sample, stage, layer, branch), never evicted, saved in checkpoints.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "attention/options.h"
+#include "attention/scorer.h"
 #include "attention/site.h"
+#include "core/block_layout.h"
 #include "core/config_node.h"
+#include "core/token_order.h"
 
 namespace strobe::attention {
 
+// How pooled pairs of a layout are computed; see kernels/block_attention/block_attention.h.
+struct PoolingRule {
+  bool has_multiplicity_bias = true;
+  bool replicates_tail = false;
+  int64_t replicated_size = 0;
+};
+
 // What a pattern decided for one call.
 struct AttentionPlan {
-  bool is_dense = true;
+  LayoutPtr layout;  // null: dense
   std::string note;  // why, when the method's own rule made the call dense; goes into the record
+  PoolingRule pooling;
+  bool wants_lse = false;  // observe() is to be called with the row log-sum-exps of this call
+};
+
+struct PatternOrders {
+  std::shared_ptr<const TokenOrder> q;  // null: as the tokens come
+  std::shared_ptr<const TokenOrder> k;
+};
+
+struct PatternState {
+  std::map<std::string, at::Tensor> tensors;
+  LayoutPtr layout;
+
+  int64_t bytes() const;
+};
+
+struct PatternCall {
+  const AttentionSite& site;   // one branch
+  const at::Tensor& q;         // [1, H, N, D], this pattern's heads, in the pattern's order
+  const at::Tensor& k;         // [1, H, N, D]
+  const at::Tensor& key_bias;  // [1, N] float32 in the order of k, or undefined; -inf hides a key
+  const Scorer& scorer;
+  PatternState& state;
+};
+
+// What a plan depends on besides the options and the grid.
+struct PlanDependence {
+  bool on_tensors = false;  // then also on sample, stage, layer and branch; planned anew at every call
+  bool on_layer = false;
+  bool on_state = false;  // the plan is kept in the state, not in the cache
 };
 
 class AttentionPattern {
  public:
   virtual ~AttentionPattern() = default;
   virtual std::string name() const = 0;
-  virtual AttentionPlan plan(const AttentionSite& site, const at::Tensor& q, const at::Tensor& k) const = 0;
+  virtual PlanDependence dependence() const = 0;
+  virtual PatternOrders order(const AttentionSite& site) const {
+    (void)site;
+    return {};
+  }
+  // q and k of the call may be undefined where !dependence().on_tensors && !on_state: then site.grid alone counts.
+  virtual AttentionPlan plan(const PatternCall& call) const = 0;
+  // After a call whose plan wanted the LSE, [1, H, N] float32. Returns the layout that the state now holds, or null.
+  virtual LayoutPtr observe(const PatternCall& call, const at::Tensor& lse) const {
+    (void)call, (void)lse;
+    return nullptr;
+  }
+  // Bytes of the state of one layer and branch, at most.
+  virtual int64_t state_bytes(const TokenGrid& grid, int64_t heads) const {
+    (void)grid, (void)heads;
+    return 0;
+  }
 };
 
-// `options` is the method's own map (null: defaults). ConfigError for an unknown method or option.
-std::unique_ptr<AttentionPattern> make_pattern(const std::string& name, const ConfigNode& options);
+struct PatternPreset {
+  std::string name;      // wan_14b
+  std::string options;   // "decay_factor=0.2,sink_frames=1,dense_steps=12"
+  std::string sentence;  // where it is from
+};
+
+// A row of patterns.inc: patterns/<name>.cpp defines `PatternInfo <name>_pattern_info()`.
+struct PatternInfo {
+  std::string name;
+  std::string sentence;
+  std::string source;         // paper
+  double dense_fraction = 0;  // of the first steps, the paper's value: the default of dense_steps
+  int64_t dense_layers = 0;   // default
+  std::vector<PatternPreset> presets;
+  std::unique_ptr<AttentionPattern> (*make)(OptionReader& options) = nullptr;
+};
+
+const std::vector<PatternInfo>& pattern_infos();
 std::vector<std::string> pattern_names();
+// ConfigError with the nearest name.
+const PatternInfo& pattern_info(const std::string& name);
+
+// `options` is the method's own map (null: defaults), `preset` among them. ConfigError for an unknown method or option.
+std::unique_ptr<AttentionPattern> make_pattern(const std::string& name, const ConfigNode& options);
 
 }  // namespace strobe::attention

@@ -1,0 +1,96 @@
+#include "attention/torch_scorer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "core/torch.h"
+// After the precompiled header.
+#include "core/error.h"
+
+namespace strobe::attention {
+namespace {
+
+constexpr int64_t kChunkScores = 1 << 22;  // of one chunk of rows, all heads: 16 MB of float32
+
+// Larger exponents come from an old LSE and would overflow; adaspa.md section 6.2.
+constexpr double kLargestExponent = 30.0;
+
+at::Tensor keys_for_heads(const at::Tensor& k, int64_t heads) {
+  return k.size(1) == heads ? k : k.repeat_interleave(heads / k.size(1), 1);
+}
+
+// Calls visit(first row, scores [B, H, rows, Nk] float32) for chunks of query rows.
+void for_chunks(const ScoreInput& input, const std::function<void(int64_t, const at::Tensor&)>& visit) {
+  const int64_t rows = input.q.size(2), keys = input.k.size(2), heads = input.q.size(0) * input.q.size(1);
+  const double scale = input.scale != 0 ? input.scale : 1.0 / std::sqrt(static_cast<double>(input.q.size(3)));
+  const at::Tensor k = keys_for_heads(input.k, input.q.size(1)).to(at::kFloat).transpose(2, 3);
+  const int64_t chunk = std::max<int64_t>(1, kChunkScores / std::max<int64_t>(1, keys * heads));
+  for (int64_t first = 0; first < rows; first += chunk) {
+    const int64_t count = std::min(chunk, rows - first);
+    at::Tensor scores = at::matmul(input.q.narrow(2, first, count).to(at::kFloat), k) * scale;
+    if (input.key_bias.defined()) {
+      // Not added to hidden keys: they may hold anything.
+      const at::Tensor bias = input.key_bias.view({input.key_bias.size(0), 1, 1, keys});
+      scores = at::where(bias == -INFINITY, at::full({}, -INFINITY, scores.options()), scores + bias);
+    }
+    visit(first, scores);
+  }
+}
+
+// Index of the block of each token.
+at::Tensor block_of_token(const std::vector<int32_t>& offsets, const at::Device& device) {
+  std::vector<int64_t> blocks(static_cast<size_t>(offsets.back()));
+  for (size_t b = 0; b + 1 < offsets.size(); ++b) {
+    std::fill(blocks.begin() + offsets[b], blocks.begin() + offsets[b + 1], static_cast<int64_t>(b));
+  }
+  return at::tensor(blocks, at::kLong).to(device);
+}
+
+}  // namespace
+
+at::Tensor TorchScorer::row_lse(const ScoreInput& input) const {
+  std::vector<at::Tensor> pieces;
+  for_chunks(input, [&](int64_t, const at::Tensor& scores) { pieces.push_back(at::logsumexp(scores, {3})); });
+  return at::cat(pieces, 2);
+}
+
+BlockMass TorchScorer::block_mass(const ScoreInput& input, const at::Tensor& lse,
+                                  const std::vector<int32_t>& query_offsets, const std::vector<int32_t>& key_offsets,
+                                  bool wants_row_sum) const {
+  STROBE_CHECK(query_offsets.back() == input.q.size(2) && key_offsets.back() == input.k.size(2),
+               "block mass: offsets end at {} and {}, tensors at {} and {}", query_offsets.back(), key_offsets.back(),
+               input.q.size(2), input.k.size(2));
+  const int64_t batch = input.q.size(0), heads = input.q.size(1);
+  const auto query_blocks = static_cast<int64_t>(query_offsets.size()) - 1;
+  const auto key_blocks = static_cast<int64_t>(key_offsets.size()) - 1;
+  const at::Tensor key_block = block_of_token(key_offsets, input.q.device());
+  const at::Tensor query_block = block_of_token(query_offsets, input.q.device());
+  const auto options = input.q.options().dtype(at::kFloat);
+  BlockMass result{.mass = at::zeros({batch, heads, query_blocks, key_blocks}, options), .row_sum = {}};
+  std::vector<at::Tensor> sums;
+  for_chunks(input, [&](int64_t first, const at::Tensor& scores) {
+    const int64_t count = scores.size(2);
+    const at::Tensor weights = (scores - lse.narrow(2, first, count).unsqueeze(3)).clamp_max(kLargestExponent).exp();
+    const at::Tensor by_key = at::zeros({batch, heads, count, key_blocks}, options).index_add(3, key_block, weights);
+    result.mass.index_add_(2, query_block.narrow(0, first, count), by_key);
+    if (wants_row_sum) sums.push_back(weights.sum(3));
+  });
+  if (wants_row_sum) result.row_sum = at::cat(sums, 2);
+  return result;
+}
+
+BlockMaxima TorchScorer::block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets) const {
+  std::vector<at::Tensor> maxima, sums;
+  for_chunks(input, [&](int64_t, const at::Tensor& scores) {
+    std::vector<at::Tensor> columns;
+    for (size_t b = 0; b + 1 < key_offsets.size(); ++b) {
+      columns.push_back(scores.narrow(3, key_offsets[b], key_offsets[b + 1] - key_offsets[b]).amax({3}));
+    }
+    maxima.push_back(at::stack(columns, 3));
+    sums.push_back((scores - maxima.back().amax({3}, true)).exp().sum(3));
+  });
+  return {.maxima = at::cat(maxima, 2), .row_sum_exp = at::cat(sums, 2)};
+}
+
+}  // namespace strobe::attention

@@ -1,0 +1,17 @@
+// A Scorer of LibTorch's products: any device, in chunks of query rows. What the kernels' scorer is compared with.
+#pragma once
+
+#include "attention/scorer.h"
+
+namespace strobe::attention {
+
+class TorchScorer final : public Scorer {
+ public:
+  std::string name() const override { return "torch_scores"; }
+  at::Tensor row_lse(const ScoreInput& input) const override;
+  BlockMass block_mass(const ScoreInput& input, const at::Tensor& lse, const std::vector<int32_t>& query_offsets,
+                       const std::vector<int32_t>& key_offsets, bool wants_row_sum) const override;
+  BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets) const override;
+};
+
+}  // namespace strobe::attention
