@@ -25,13 +25,14 @@ namespace strobe::kernels {
 
 // Which key blocks each query block reads. A view; src/core/block_layout.h owns the arrays.
 struct BlockLayoutView {
-  int32_t heads = 1;                        // 1: shared by all heads
-  int32_t query_blocks = 0;                 // M
-  int32_t key_blocks = 0;                   // K
-  int32_t words = 0;                        // of a row: ceil(K / 64)
-  const int32_t* query_offsets = nullptr;   // [M + 1], first token of each block
-  const int32_t* key_offsets = nullptr;     // [K + 1]
-  const uint64_t* planes[4] = {nullptr, nullptr, nullptr, nullptr};  // factor 1, 2, 4, 8: [heads, M, words]; null: empty
+  int32_t heads = 1;                       // 1: shared by all heads
+  int32_t query_blocks = 0;                // M
+  int32_t key_blocks = 0;                  // K
+  int32_t words = 0;                       // of a row: ceil(K / 64)
+  const int32_t* query_offsets = nullptr;  // [M + 1], first token of each block
+  const int32_t* key_offsets = nullptr;    // [K + 1]
+  const uint64_t* planes[4] = {nullptr, nullptr, nullptr,
+                               nullptr};  // factor 1, 2, 4, 8: [heads, M, words]; null: empty
 };
 
 struct BlockAttentionParams {
@@ -44,10 +45,10 @@ struct BlockAttentionParams {
   int32_t head_dim = 0;  // 1 .. 256
   TensorView q, k, v;    // v.data null: only lse is computed
   MutableTensorView out;
-  float* lse = nullptr;              // [batch, heads, query_tokens], natural log, contiguous; null: not wanted
-  double scale = 1.0;                // of q.k
-  const float* row_scale = nullptr;  // [query_tokens], multiplies `scale` row by row; null: 1
-  const float* key_bias = nullptr;   // [batch, key_tokens]; null: none
+  float* lse = nullptr;                     // [batch, heads, query_tokens], natural log, contiguous; null: not wanted
+  double scale = 1.0;                       // of q.k
+  const float* row_scale = nullptr;         // [query_tokens], multiplies `scale` row by row; null: 1
+  const float* key_bias = nullptr;          // [batch, key_tokens]; null: none
   const BlockLayoutView* layout = nullptr;  // null: dense. The same for all batch rows
   bool has_multiplicity_bias = true;
   bool replicates_tail = false;

@@ -28,7 +28,8 @@ struct MutableTensorView {
 struct Parallel {
   int workers = 1;
   void* pool = nullptr;
-  void (*run)(void* pool, int tasks, void (*task)(void* argument, int index), void* argument) = nullptr;  // null: inline
+  void (*run)(void* pool, int tasks, void (*task)(void* argument, int index),
+              void* argument) = nullptr;  // null: inline
 };
 
 }  // namespace strobe::kernels
