@@ -29,12 +29,21 @@ Denoiser::Denoiser(const models::ModelInfo& info, Parts& parts, const Job& job, 
       keeps_parts_(keeps_parts),
       cache_(caching::make_step_cache("none")),
       blocks_(*cache_),
-      engine_({.pattern = job.request.attention, .backend = job.request.attention_backend}),
+      engine_({.rules = attention_rules(job.request),
+               .backend = job.request.attention_backend,
+               .cache_bytes = job.request.pattern_cache_mib << 20}),
       guider_(make_guider_of(job)) {}
 
 void Denoiser::set_text(models::Conditioning positive, models::Conditioning negative) {
   positive_ = std::move(positive);
   negative_ = std::move(negative);
+}
+
+void Denoiser::restore(const Checkpoint& checkpoint) {
+  forwards_ = checkpoint.forwards;
+  engine_.set_states(checkpoint.attention_states);
+  engine_.stats().restore(checkpoint.attention_rows, checkpoint.attention_sites);
+  engine_.set_cache_counts(checkpoint.pattern_cache);
 }
 
 void Denoiser::use_stage(int stage) {

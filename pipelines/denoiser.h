@@ -7,6 +7,7 @@
 #include "attention/engine.h"
 #include "caching/step_cache.h"
 #include "models/block_runner.h"
+#include "pipelines/checkpoint.h"
 #include "pipelines/parts.h"
 #include "pipelines/pipeline.h"
 #include "sampling/guider.h"
@@ -22,9 +23,10 @@ class Denoiser {
 
   at::Tensor operator()(const at::Tensor& x, float timestep, double sigma, int step);
 
-  const attention::AttentionEngine& engine() const { return engine_; }
+  attention::AttentionEngine& engine() { return engine_; }
   int64_t forwards() const { return forwards_; }
-  void set_forwards(int64_t forwards) { forwards_ = forwards; }
+  // Counts and states of the run that the checkpoint is of.
+  void restore(const Checkpoint& checkpoint);
   // The part whose weights made the last prediction: "transformer", "transformer_2".
   std::string part() const { return stage_ <= 0 ? "transformer" : "transformer_2"; }
 

@@ -1,5 +1,7 @@
 #include "pipelines/generate_keys.h"
 
+#include <fmt/ranges.h>
+
 namespace strobe::pipelines {
 namespace {
 
@@ -25,6 +27,14 @@ std::vector<KeySpec> flatten(std::vector<Group> groups) {
     }
   }
   return keys;
+}
+
+std::vector<std::string> attention_methods() {
+  return {
+#define STROBE_PATTERN(name) #name,
+#include "attention/patterns/patterns.inc"
+#undef STROBE_PATTERN
+  };
 }
 
 std::vector<std::string> scheduler_names() {
@@ -241,13 +251,24 @@ std::vector<Group> sampling_groups() {
        .parts = {"attention"},
        .is_per_job = true,
        .rows = {{.name = "attention",
-                 .sentence = "attention method: dense",
+                 .sentence = fmt::format("METHOD[:key=value,...], repeatable, the last that matches wins: {}",
+                                         fmt::join(attention_methods(), ", ")),
                  .flags = "--attention",
-                 .default_text = "dense"},
+                 .default_text = "[dense]",
+                 .is_list = true,
+                 .takes_method_map = true},
                 {.name = "attention_backend",
                  .sentence = "force a kernel by name",
                  .flags = "--attention-backend",
-                 .default_text = "auto"}}},
+                 .default_text = "auto"},
+                {.name = "pattern_cache_mib",
+                 .type = KeyType::kInteger,
+                 .sentence = "bound of the cache of patterns, and of what methods remember between steps",
+                 .flags = "--pattern-cache-mib",
+                 .unit = "MiB",
+                 .minimum = 0,
+                 .maximum = 1 << 20,
+                 .default_text = "2048"}}},
   };
 }
 

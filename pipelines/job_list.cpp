@@ -123,8 +123,8 @@ class Lister {
     const NameFields fields{.index = job.index,
                             .slug = slug(job.request.prompt),
                             .seed = job.request.seed,
-                            .method = job.request.attention,
-                            .density = 1,
+                            .method = attention_methods_text(job.request),
+                            .density = asked_density(job.request),
                             .model = model_name_,
                             .ext = job.request.is_lossless ? "mkv" : "mp4"};
     set_name(job, job.request.output, output_name(job.request.output.string(), fields, clips_));

@@ -72,7 +72,7 @@ MemoryPlan plan_memory(const models::ModelArchitecture& model, const std::vector
   if (asked) choices = {*asked};
   std::vector<MemoryPlan> peaks(choices.size());
   // Thousands of prompts of one size are one plan: it depends on nothing else of a clip.
-  std::set<std::tuple<std::vector<int64_t>, double, double, std::string>> seen;
+  std::set<std::tuple<std::vector<int64_t>, double, double, std::vector<std::string>>> seen;
   for (const Job* job : jobs) {
     const bool is_new =
         seen.emplace(job->latent_shape, job->guidance_scale, job->guidance_scale_2, job->request.attention).second;

@@ -36,7 +36,7 @@ std::string value_of(const std::string& pattern, const std::string& name, const 
   if (name == "seed") return fmt::format("{:0{}}", fields.seed, width);
   if (name == "slug") return fields.slug;
   if (name == "method") return slug(fields.method);
-  if (name == "density") return fmt::format("{:.2f}", fields.density);
+  if (name == "density") return fields.density ? fmt::format("{:.2f}", *fields.density) : "auto";
   if (name == "model") return slug(fields.model);
   if (name == "ext") return fields.ext;
   throw ConfigError(

@@ -18,7 +18,7 @@ struct NameFields {
   std::string slug;
   uint64_t seed = 0;
   std::string method = "dense";
-  double density = 1;  // asked
+  std::optional<double> density = 1.0;  // asked; "auto" in the name where the content decides
   std::string model;
   std::string ext = "mp4";
 };

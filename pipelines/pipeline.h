@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/pattern_cache.h"
 #include "attention/stats.h"
 #include "models/model_context.h"
 #include "models/model_folder.h"
@@ -47,10 +48,11 @@ struct Result {
   std::string encoder;       // what really wrote the video
   StageTimes times;
   std::vector<attention::AttentionRow> attention;
-  std::vector<attention::SiteDensity> densities;  // of the steps that this process ran
-  std::vector<weights::LoraUse> loras;            // a row per file and transformer
-  int first_step = 0;                             // steps before it were run by an earlier process
-  int64_t forwards = 0;                           // evaluations of the transformer
+  std::vector<attention::SiteRow> sites;  // by step and layer
+  attention::CacheCounts pattern_cache;
+  std::vector<weights::LoraUse> loras;  // a row per file and transformer
+  int first_step = 0;                   // steps before it were run by an earlier process
+  int64_t forwards = 0;                 // evaluations of the transformer
   int64_t peak_memory_bytes = 0;
 };
 

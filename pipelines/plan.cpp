@@ -2,7 +2,6 @@
 
 #include "core/torch.h"
 // After the precompiled header.
-#include "attention/pattern.h"
 #include "core/error.h"
 #include "sampling/guider.h"
 #include "sampling/sampler.h"
@@ -13,22 +12,20 @@ namespace {
 // Latents of the sampler and the guider that live at once: the sample, its past, predictions of the branches.
 constexpr int64_t kLatentCopies = 8;
 
-// Share of the query-key pairs that the method computes. The place where a sparse method will state its own.
-double attention_density(const Request& request) {
-  attention::make_pattern(request.attention, {});  // an unknown one is refused here as in generate
-  return 1;
-}
-
 // Steps, branches and prompts.
 void count_forwards(Plan& plan) {
   const Job& job = plan.job;
   const auto guider =
       sampling::make_guider(job.request.guider, {.scale_per_stage = {job.guidance_scale, job.guidance_scale_2}});
   const sampling::Schedule schedule = make_schedule(job, sampling::make_sampler(job.scheduler)->default_spacing());
+  AttentionSiteSpace space{
+      .grid = plan.work.forward.grid, .layers = plan.work.forward.layers, .heads = plan.work.forward.heads};
   plan.stage_steps.assign(static_cast<size_t>(plan.info.stages), 0);
   for (int step = 0; step < schedule.steps(); ++step) {
     const int stage = stage_of(plan.info, schedule.timesteps[static_cast<size_t>(step)]);
     ++plan.stage_steps[static_cast<size_t>(stage)];
+    space.sigmas.push_back(schedule.sigmas[static_cast<size_t>(step)]);
+    space.stages.push_back(stage);
     const auto branches = guider->branches(
         {.step = step, .steps = schedule.steps(), .sigma = schedule.sigmas[static_cast<size_t>(step)], .stage = stage});
     plan.forwards += static_cast<int64_t>(branches.size());
@@ -36,6 +33,7 @@ void count_forwards(Plan& plan) {
       if (branch == Branch::kUncond) plan.prompts = 2;
     }
   }
+  plan.attention = plan_attention(attention_rules(job.request), space);
 }
 
 PlanFlops sum_flops(const Plan& plan) {
@@ -44,7 +42,7 @@ PlanFlops sum_flops(const Plan& plan) {
   double experts = 0;
   for (const int steps : plan.stage_steps) experts += steps > 0 ? 1 : 0;
   PlanFlops flops;
-  flops.self_attention = forwards * forward.self_attention_flops * plan.density;
+  flops.self_attention = forwards * forward.self_attention_flops * plan.attention.density;
   flops.cross_attention = forwards * forward.cross_attention_flops;
   flops.linear = forwards * forward.linear_flops + experts * prompts * forward.prepare_flops;
   flops.text = prompts * plan.work.text.flops;
@@ -77,6 +75,17 @@ PlanSeconds estimate_time(const Plan& plan) {
 
 int64_t Plan::peak_bytes() const { return std::max({text.total_bytes(), denoise.total_bytes(), decode.total_bytes()}); }
 
+double Plan::self_attention_share() const {
+  const double dense = static_cast<double>(forwards) * work.forward.self_attention_flops / rates.attention;
+  const double rest = seconds.denoise - flops.self_attention / rates.attention;
+  return dense + rest > 0 ? dense / (dense + rest) : 0;
+}
+
+double Plan::speedup_bound() const {
+  const double share = self_attention_share();
+  return 1 / (1 - share + share * attention.density);
+}
+
 Plan make_plan(const models::ModelArchitecture& model, const Request& request, const PlanOptions& options,
                const Rates& rates) {
   Plan plan;
@@ -87,15 +96,14 @@ Plan make_plan(const models::ModelArchitecture& model, const Request& request, c
     throw ConfigError(fmt::format("--text-tokens {}: {} takes at most {}", plan.text_tokens, plan.info.name,
                                   plan.info.padded_text_tokens));
   }
-  plan.density = attention_density(request);
   plan.rates = rates;
-  count_forwards(plan);
   const auto element_bytes = static_cast<int64_t>(c10::elementSize(options.device.dtype));
   plan.work = model.compute_work({.num_frames = plan.job.num_frames,
                                   .height = plan.job.height,
                                   .width = plan.job.width,
                                   .text_tokens = plan.text_tokens,
                                   .element_bytes = element_bytes});
+  count_forwards(plan);
   plan.weights = model.stored_parts();
   plan.flops = sum_flops(plan);
   estimate_memory(plan, element_bytes);

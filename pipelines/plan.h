@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "models/model_folder.h"
+#include "pipelines/attention_plan.h"
 #include "pipelines/calibration.h"
 #include "pipelines/pipeline.h"
 #include "pipelines/request.h"
@@ -37,11 +38,11 @@ struct PlanSeconds {
 struct Plan {
   models::ModelInfo info;
   Job job;
-  int64_t text_tokens = 0;       // of each prompt
-  int64_t prompts = 1;           // 2 with a negative one
-  int64_t forwards = 0;          // of the transformer, all branches of all steps
-  std::vector<int> stage_steps;  // by expert
-  double density = 1;            // share of the self-attention pairs that the method computes
+  int64_t text_tokens = 0;         // of each prompt
+  int64_t prompts = 1;             // 2 with a negative one
+  int64_t forwards = 0;            // of the transformer, all branches of all steps
+  std::vector<int> stage_steps;    // by expert
+  AttentionPlanSummary attention;  // its density scales the self-attention pairs
   models::ModelWork work;
   std::vector<models::StoredPart> weights;
   PlanFlops flops;
@@ -50,6 +51,9 @@ struct Plan {
   PlanSeconds seconds;
 
   int64_t peak_bytes() const;
+  // Self attention's share of the denoising time if it were dense, and the speed-up that its density allows at most.
+  double self_attention_share() const;
+  double speedup_bound() const;
 };
 
 struct PlanOptions {

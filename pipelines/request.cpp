@@ -156,8 +156,34 @@ void check_output(const std::filesystem::path& path, const video::VideoOptions& 
   video::check_video_options(path, options);
 }
 
+std::vector<attention::AttentionRule> attention_rules(const Request& request) {
+  std::vector<attention::AttentionRule> rules;
+  for (const std::string& text : request.attention) rules.push_back(attention::make_rule(ConfigNode::string(text)));
+  return rules;
+}
+
+std::string attention_methods_text(const Request& request) {
+  std::string text;
+  for (const std::string& rule : request.attention) {
+    const std::string method = rule.substr(0, rule.find(':'));
+    if (("+" + text + "+").find("+" + method + "+") == std::string::npos) text += (text.empty() ? "" : "+") + method;
+  }
+  return text.empty() ? "dense" : text;
+}
+
+std::optional<double> asked_density(const Request& request) {
+  const auto rules = attention_rules(request);
+  if (rules.empty()) return 1.0;
+  const attention::AttentionSite site{
+      .layer = 1, .layers = 2, .step = 25, .steps = 50, .grid = {.frames = 21, .rows = 30, .cols = 52}};
+  const auto density = rules.back().pattern->nominal_density(site, /*heads=*/1);
+  if (!density || density->is_bound) return {};
+  return density->density;
+}
+
 Job resolve_clip(const Request& request, const models::ModelInfo& info) {
   check_loras(request.loras);
+  attention_rules(request);
   const models::ModelDefaults& d = info.defaults;
   Job job;
   job.request = request;

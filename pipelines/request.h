@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/schedule.h"
 #include "models/model_folder.h"
 #include "sampling/schedule.h"
 #include "video/video_writer.h"
@@ -25,8 +26,9 @@ struct Request {
   std::string sigma_spacing = "auto";  // auto, unipc, unipc-old, euler, distilled
   uint64_t seed = 0;
   std::string guider = "cfg";
-  std::string attention = "dense";
+  std::vector<std::string> attention;  // "METHOD:key=value,..."; the last that matches wins; empty: dense
   std::string attention_backend = "auto";
+  int64_t pattern_cache_mib = 2048;
   bool is_strict = false;  // refuse a size that would be rounded
   bool uses_vae_tiling = false;
   std::vector<weights::Lora> loras;
@@ -68,6 +70,14 @@ Job resolve_clip(const Request& request, const models::ModelInfo& info);
 void check_outputs(const Job& job, bool may_overwrite);
 // Both.
 Job resolve(const Request& request, const models::ModelInfo& info);
+
+// The rules of a request, in order. ConfigError for unknown methods and options, with the nearest name.
+std::vector<attention::AttentionRule> attention_rules(const Request& request);
+// Methods of the rules: "dense", "radial+adaspa".
+std::string attention_methods_text(const Request& request);
+// The density that the last rule's options ask for, of a long clip in the middle of its run; nothing where the content
+// decides.
+std::optional<double> asked_density(const Request& request);
 
 // The noise levels of a job; `usual` is its sampler's own spacing. ConfigError with the nearest name for an unknown one.
 sampling::Schedule make_schedule(const Job& job, sampling::FlowSpacing usual);

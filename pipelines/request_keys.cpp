@@ -47,7 +47,10 @@ Request to_request(const ConfigNode& effective) {
   const int64_t seed = effective.get_integer("seed", 0);
   if (seed < 0) effective.at("seed").fail("a seed must be drawn first");
   r.seed = static_cast<uint64_t>(seed);
-  r.attention = effective.get_string("attention", r.attention);
+  if (const ConfigNode* rules = effective.find("attention")) {
+    for (const ConfigNode& rule : rules->as_list()) r.attention.push_back(rule.as_string());
+  }
+  r.pattern_cache_mib = effective.get_integer("pattern_cache_mib", r.pattern_cache_mib);
   r.attention_backend = effective.get_string("attention_backend", r.attention_backend);
   r.is_strict = effective.get_bool("strict", false);
   r.uses_vae_tiling = effective.get_bool("vae_tiling", false);

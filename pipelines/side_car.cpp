@@ -27,38 +27,75 @@ std::string lora_text(const weights::Lora& lora, const std::string& name) {
   return fmt::format("{}:{}", name, lora.weight);
 }
 
-// Runs of layers with one density, and runs of steps with the same runs of layers.
-ConfigNode density_runs(const std::vector<attention::SiteDensity>& sites) {
-  struct Run {
-    int first_layer, last_layer;
-    double density;
-    bool operator==(const Run&) const = default;
-  };
-  std::map<int, std::map<int, double>> by_step;
-  for (const attention::SiteDensity& site : sites) by_step[site.step][site.layer] = site.density();
+// Layers that follow each other with one method, kernel and density, and steps with the same runs of layers.
+struct SiteRun {
+  int first_layer = 0, last_layer = 0;
+  std::string method, kernel;
+  double density = 1;
+  int64_t plans = 0, cache_hits = 0;
+  double selection_ms = 0;
+
+  bool continues(const SiteRun& next) const {
+    return method == next.method && kernel == next.kernel && density == next.density;
+  }
+};
+
+std::vector<SiteRun> runs_of_layers(const std::map<int, const attention::SiteRow*>& layers) {
+  std::vector<SiteRun> runs;
+  for (const auto& [layer, row] : layers) {
+    SiteRun one{.first_layer = layer,
+                .last_layer = layer,
+                .method = row->method,
+                .kernel = row->kernel,
+                .density = std::round(row->density() * 1e4) / 1e4,
+                .plans = row->plans,
+                .cache_hits = row->cache_hits,
+                .selection_ms = row->selection_ms};
+    if (runs.empty() || runs.back().last_layer != layer - 1 || !runs.back().continues(one)) {
+      runs.push_back(std::move(one));
+      continue;
+    }
+    SiteRun& last = runs.back();
+    last.last_layer = layer;
+    last.plans += one.plans;
+    last.cache_hits += one.cache_hits;
+    last.selection_ms += one.selection_ms;
+  }
+  return runs;
+}
+
+ConfigNode site_runs(const std::vector<attention::SiteRow>& sites) {
+  std::map<int, std::map<int, const attention::SiteRow*>> by_step;
+  for (const attention::SiteRow& site : sites) by_step[site.step][site.layer] = &site;
   ConfigNode::List out;
-  std::vector<Run> last;
+  std::vector<SiteRun> last;
   int first_step = 0, last_step = -1;
   const auto flush = [&] {
-    for (const Run& run : last) {
+    for (const SiteRun& run : last) {
       out.push_back(ConfigNode::map({{"steps", ConfigNode::list({integer(first_step), integer(last_step)})},
                                      {"layers", ConfigNode::list({integer(run.first_layer), integer(run.last_layer)})},
-                                     {"density", rounded(run.density)}}));
+                                     {"method", text(run.method)},
+                                     {"kernel", text(run.kernel)},
+                                     {"density", rounded(run.density)},
+                                     {"plans", integer(run.plans)},
+                                     {"cache_hits", integer(run.cache_hits)},
+                                     {"selection_ms", rounded(run.selection_ms)}}));
     }
   };
+  const auto is_same = [](const SiteRun& a, const SiteRun& b) {
+    return a.first_layer == b.first_layer && a.last_layer == b.last_layer && a.continues(b);
+  };
   for (const auto& [step, layers] : by_step) {
-    std::vector<Run> runs;
-    for (const auto& [layer, density] : layers) {
-      const double shown = std::round(density * 1e4) / 1e4;
-      if (!runs.empty() && runs.back().density == shown && runs.back().last_layer == layer - 1) {
-        runs.back().last_layer = layer;
-      } else {
-        runs.push_back({layer, layer, shown});
+    std::vector<SiteRun> runs = runs_of_layers(layers);
+    if (step == last_step + 1 && std::equal(runs.begin(), runs.end(), last.begin(), last.end(), is_same)) {
+      for (size_t i = 0; i < runs.size(); ++i) {
+        last[i].plans += runs[i].plans;
+        last[i].cache_hits += runs[i].cache_hits;
+        last[i].selection_ms += runs[i].selection_ms;
       }
-    }
-    if (runs != last || step != last_step + 1) {
+    } else {
       flush();
-      last = runs;
+      last = std::move(runs);
       first_step = step;
     }
     last_step = step;
@@ -76,9 +113,22 @@ ConfigNode attention_rows(const Result& result) {
                                     {"note", text(row.note)},
                                     {"calls", integer(row.calls)},
                                     {"density", rounded(row.density())},
+                                    {"plans", integer(row.plans)},
+                                    {"cache_hits", integer(row.cache_hits)},
+                                    {"selection_ms", rounded(row.selection_ms)},
                                     {"ms", rounded(row.milliseconds)}}));
   }
   return ConfigNode::list(std::move(rows));
+}
+
+// Every rule with all of its options, so that a later build with other defaults makes the same clip.
+ConfigNode attention_settings(const Request& request) {
+  ConfigNode::List rules;
+  for (const attention::AttentionRule& rule : attention_rules(request)) {
+    rules.push_back(text(rule.is_dense() ? "dense" : rule.method + ":" + rule.options));
+  }
+  if (rules.empty()) rules.push_back(text("dense"));
+  return ConfigNode::list(std::move(rules));
 }
 
 ConfigNode lora_rows(const Result& result) {
@@ -104,8 +154,11 @@ ConfigNode what_ran(const SideCarSource& s) {
        {"forwards", integer(s.result.forwards)},
        {"first_step_of_this_process", integer(s.result.first_step)},
        {"attention", attention_rows(s.result)},
-       {"density_by_step_and_layer", density_runs(s.result.densities)},
-       {"pattern_cache", ConfigNode::map({{"hits", integer(0)}, {"misses", integer(0)}, {"refreshes", integer(0)}})},
+       {"attention_by_step_and_layer", site_runs(s.result.sites)},
+       {"pattern_cache", ConfigNode::map({{"hits", integer(s.result.pattern_cache.hits)},
+                                          {"misses", integer(s.result.pattern_cache.misses)},
+                                          {"refreshes", integer(s.result.pattern_cache.refreshes)},
+                                          {"evictions", integer(s.result.pattern_cache.evictions)}})},
        {"fallbacks", ConfigNode::list()},
        {"loras", lora_rows(s.result)},
        {"encoder", text(s.result.encoder)}});
@@ -190,7 +243,7 @@ ConfigNode decided_settings(const Job& job, const RunFacts& facts) {
                                     {"flow_shift", number(job.flow_shift)},
                                     {"scheduler", text(job.scheduler)},
                                     {"sigma_spacing", text(r.sigma_spacing)},
-                                    {"attention", text(r.attention)},
+                                    {"attention", attention_settings(r)},
                                     {"attention_backend", text(r.attention_backend)},
                                     {"vae_tiling", ConfigNode::boolean(r.uses_vae_tiling)},
                                     {"lossless", ConfigNode::boolean(r.is_lossless)},

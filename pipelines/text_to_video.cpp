@@ -30,24 +30,30 @@ void stop_if_interrupted(const Progress& progress) {
 // Writes the state every so many steps; without a number, when a minute of work would be lost.
 class CheckpointWriter {
  public:
-  CheckpointWriter(const Job& job, const ClipOptions& clip) : job_(job), clip_(clip) {}
+  CheckpointWriter(const Job& job, const ClipOptions& clip, Denoiser& denoiser)
+      : job_(job), clip_(clip), denoiser_(denoiser) {}
 
-  void after_step(const sampling::SamplerState& state, int64_t forwards) {
+  void after_step(const sampling::SamplerState& state) {
     constexpr double kSeconds = 60;
     const bool is_last = state.step == job_.num_inference_steps;
     const bool is_due =
         clip_.checkpoint_every > 0 ? state.step % clip_.checkpoint_every == 0 : since_last_.seconds() >= kSeconds;
-    if (is_due || is_last) write(state, forwards);
+    if (is_due || is_last) write(state);
   }
 
-  void write(const sampling::SamplerState& state, int64_t forwards) {
+  void write(const sampling::SamplerState& state) {
     if (clip_.checkpoint.empty() || written_step_ == state.step) return;
     since_last_ = Timer();
+    const attention::AttentionEngine& engine = denoiser_.engine();
     try {
       save_checkpoint(clip_.checkpoint, {.request_hash = clip_.request_hash,
                                          .state = state,
                                          .steps = job_.num_inference_steps,
-                                         .forwards = forwards});
+                                         .forwards = denoiser_.forwards(),
+                                         .attention_states = engine.states(),
+                                         .attention_rows = engine.stats().rows(),
+                                         .attention_sites = engine.stats().sites(),
+                                         .pattern_cache = engine.cache_counts()});
       written_step_ = state.step;
     } catch (const Error& error) {
       // The clip may still be made; only a second accident would cost the work.
@@ -58,6 +64,7 @@ class CheckpointWriter {
  private:
   const Job& job_;
   const ClipOptions& clip_;
+  Denoiser& denoiser_;
   Timer since_last_;
   int written_step_ = -1;
 };
@@ -123,7 +130,12 @@ void Pipeline::announce(const std::vector<const Job*>& jobs) {
 }
 
 at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Progress& progress, Result& result) {
-  if (clip.start && clip.start->state.step == job.num_inference_steps) return clip.start->state.x;
+  if (clip.start && clip.start->state.step == job.num_inference_steps) {
+    result.attention = clip.start->attention_rows;
+    result.sites = clip.start->attention_sites;
+    result.pattern_cache = clip.start->pattern_cache;
+    return clip.start->state.x;
+  }
   sampling::SamplerState start;
   if (clip.start) {
     start = clip.start->state;
@@ -135,7 +147,7 @@ at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Prog
   const sampling::Schedule schedule = make_schedule(job, sampler->default_spacing());
   parts_->set_loras(job.request.loras);
   Denoiser denoiser(info(), *parts_, job, progress, clip.keeps_parts);
-  if (clip.start) denoiser.set_forwards(clip.start->forwards);
+  if (clip.start) denoiser.restore(*clip.start);
 
   enter(progress, "text");
   Timer timer;
@@ -154,7 +166,7 @@ at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Prog
   enter(progress, "denoise");
   timer = Timer();
   Timer step_timer;
-  CheckpointWriter checkpoints(job, clip);
+  CheckpointWriter checkpoints(job, clip, denoiser);
   at::Tensor latents = sampler->sample(
       schedule, std::move(start),
       [&](const at::Tensor& x, double sigma, int step) {
@@ -167,8 +179,8 @@ at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Prog
       [&](const sampling::SamplerState& state) {
         if (progress.on_step) progress.on_step(state.step, schedule.steps(), step_timer.seconds());
         if (progress.on_latents) progress.on_latents(state.step, state.x);
-        checkpoints.after_step(state, denoiser.forwards());
-        if (progress.is_interrupted && progress.is_interrupted()) checkpoints.write(state, denoiser.forwards());
+        checkpoints.after_step(state);
+        if (progress.is_interrupted && progress.is_interrupted()) checkpoints.write(state);
         step_timer = Timer();
         if (state.step < schedule.steps()) stop_if_interrupted(progress);
       });
@@ -176,7 +188,8 @@ at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Prog
   result.times.load_ms = load_ms + text_load_ms;
   result.times.denoise_ms = timer.milliseconds() - load_ms;
   result.attention = denoiser.engine().stats().rows();
-  result.densities = denoiser.engine().stats().sites();
+  result.sites = denoiser.engine().stats().sites();
+  result.pattern_cache = denoiser.engine().cache_counts();
   result.loras = parts_->lora_uses();
   result.forwards = denoiser.forwards();
   return latents;

@@ -1,4 +1,6 @@
 // strobe generate: prompts to videos.
+#include <fmt/ranges.h>
+
 #include <cstdio>
 
 #include "core/torch.h"
@@ -63,9 +65,10 @@ void print_list(const std::vector<PreparedJob>& jobs, const pipelines::MemoryPla
       continue;
     }
     const Job& job = prepared.job;
-    text += fmt::format("{:>5}  {}\n       \"{}\" ({})\n       {}\n       attention {}, request {}\n",
-                        prepared.spec.index, job.request.output.string(), job.request.prompt, prepared.spec.place,
-                        clip_line(job), job.request.attention, prepared.request_hash);
+    text +=
+        fmt::format("{:>5}  {}\n       \"{}\" ({})\n       {}\n       attention {}, request {}\n", prepared.spec.index,
+                    job.request.output.string(), job.request.prompt, prepared.spec.place, clip_line(job),
+                    fmt::format("{}", fmt::join(job.request.attention, " + ")), prepared.request_hash);
     for (const std::string& line : job.adjustments) text += fmt::format("       {}\n", line);
     std::string refusal;
     try {

@@ -38,6 +38,70 @@ const char* dtype_name(at::ScalarType dtype) {
   }
 }
 
+ConfigNode integer(int64_t value) { return ConfigNode::integer(value); }
+ConfigNode number(double value) { return ConfigNode::number(value); }
+ConfigNode string(const std::string& value) { return ConfigNode::string(value); }
+
+// "0.310", "at most 0.310", "1.000 counted, the content decides".
+std::string density_text(double density, bool is_known, bool is_bound) {
+  return fmt::format("{}{:.3f}{}", is_known && is_bound ? "at most " : "", density,
+                     is_known ? "" : " counted, the content decides");
+}
+std::string density_text(const pipelines::AttentionPlanSummary& a) {
+  return density_text(a.density, a.is_known, a.is_bound);
+}
+
+std::string text_attention(const Plan& plan) {
+  std::string text;
+  for (const pipelines::RulePlan& rule : plan.attention.rules) {
+    if (rule.method == "dense" && plan.attention.rules.size() == 1) return "";
+    text += fmt::format("  {:<8} at {:.1f} % of steps, layers and heads", rule.method, 100 * rule.share);
+    if (rule.dense_share > 0) text += fmt::format(", of these {:.1f} % dense", 100 * rule.dense_share);
+    for (const std::string& reason : rule.dense_reasons) text += fmt::format(" ({})", reason);
+    if (rule.dense_share < 1 && rule.share > 0) {
+      text += fmt::format("; elsewhere density {}", density_text(rule.density, rule.is_known, rule.is_bound));
+    }
+    if (rule.key_blocks > 0) {
+      text += fmt::format("; {} of {} x {} blocks a head, planned in {:.1f} ms", rule.kept_blocks, rule.query_blocks,
+                          rule.key_blocks, rule.plan_ms);
+    }
+    text += fmt::format("\n           {}\n", rule.options);
+  }
+  if (!text.empty()) {
+    text += fmt::format("  bound    {:.2f}x on the denoising time: self attention is {:.1f} % of it where dense\n",
+                        plan.speedup_bound(), 100 * plan.self_attention_share());
+  }
+  return text;
+}
+
+ConfigNode json_attention(const Plan& plan) {
+  const models::ForwardWork& forward = plan.work.forward;
+  ConfigNode::List rules;
+  for (const pipelines::RulePlan& rule : plan.attention.rules) {
+    rules.push_back(ConfigNode::map({{"method", string(rule.method)},
+                                     {"options", string(rule.options)},
+                                     {"share", number(rule.share)},
+                                     {"dense_share", number(rule.dense_share)},
+                                     {"density", number(rule.density)},
+                                     {"is_known", ConfigNode::boolean(rule.is_known)},
+                                     {"is_bound", ConfigNode::boolean(rule.is_bound)},
+                                     {"query_blocks", integer(rule.query_blocks)},
+                                     {"key_blocks", integer(rule.key_blocks)},
+                                     {"kept_blocks", integer(rule.kept_blocks)},
+                                     {"plan_ms", number(rule.plan_ms)}}));
+  }
+  return ConfigNode::map({{"method", string(pipelines::attention_methods_text(plan.job.request))},
+                          {"density", number(plan.attention.density)},
+                          {"is_known", ConfigNode::boolean(plan.attention.is_known)},
+                          {"is_bound", ConfigNode::boolean(plan.attention.is_bound)},
+                          {"rules", ConfigNode::list(std::move(rules))},
+                          {"self_attention_share", number(plan.self_attention_share())},
+                          {"speedup_bound", number(plan.speedup_bound())},
+                          {"layers", integer(forward.layers)},
+                          {"heads", integer(forward.heads)},
+                          {"head_width", integer(forward.head_width)}});
+}
+
 std::string text_clip(const Plan& plan) {
   const pipelines::Job& job = plan.job;
   const models::ForwardWork& forward = plan.work.forward;
@@ -53,9 +117,10 @@ std::string text_clip(const Plan& plan) {
   text += fmt::format("tokens     {} x {} x {} = {} of the video, {} of each text{}\n", forward.grid.frames,
                       forward.grid.rows, forward.grid.cols, forward.grid.video_tokens(), plan.text_tokens,
                       plan.text_tokens == plan.info.padded_text_tokens ? " (the most; --text-tokens)" : "");
-  text += fmt::format("attention  {}, density {:.3f}; {} layers, {} heads of {}\n", job.request.attention, plan.density,
-                      forward.layers, forward.heads, forward.head_width);
-  return text;
+  text += fmt::format("attention  {}, density {}; {} layers, {} heads of {}\n",
+                      pipelines::attention_methods_text(job.request), density_text(plan.attention), forward.layers,
+                      forward.heads, forward.head_width);
+  return text + text_attention(plan);
 }
 
 std::string text_flops(const Plan& plan) {
@@ -111,10 +176,6 @@ std::string text_time(const Plan& plan, const pipelines::Device& device) {
                       duration(plan.seconds.decode), duration(plan.seconds.total()));
   return text;
 }
-
-ConfigNode integer(int64_t value) { return ConfigNode::integer(value); }
-ConfigNode number(double value) { return ConfigNode::number(value); }
-ConfigNode string(const std::string& value) { return ConfigNode::string(value); }
 
 ConfigNode json_clip(const Plan& plan) {
   const pipelines::Job& job = plan.job;
@@ -196,7 +257,6 @@ ConfigNode json_memory(const Plan& plan) {
 }
 
 ConfigNode json_plan(const Plan& plan, const pipelines::Device& device) {
-  const models::ForwardWork& forward = plan.work.forward;
   return ConfigNode::map({{"schema", integer(1)},
                           {"model", string(plan.info.name)},
                           {"folder", plan.info.folder.empty() ? ConfigNode::null() : string(plan.info.folder.string())},
@@ -205,11 +265,7 @@ ConfigNode json_plan(const Plan& plan, const pipelines::Device& device) {
                           {"threads", integer(at::get_num_threads())},
                           {"clip", json_clip(plan)},
                           {"tokens", json_tokens(plan)},
-                          {"attention", ConfigNode::map({{"method", string(plan.job.request.attention)},
-                                                         {"density", number(plan.density)},
-                                                         {"layers", integer(forward.layers)},
-                                                         {"heads", integer(forward.heads)},
-                                                         {"head_width", integer(forward.head_width)}})},
+                          {"attention", json_attention(plan)},
                           {"flops", json_flops(plan)},
                           {"weights", json_weights(plan)},
                           {"memory_estimate", json_memory(plan)},

@@ -69,7 +69,7 @@ void EventLog::step(int step, int steps, double seconds) {
 void EventLog::done(const pipelines::PreparedJob& job, const pipelines::Result& result) {
   index_ = job.spec.index;
   double pairs = 0, dense = 0;
-  for (const attention::SiteDensity& site : result.densities) {
+  for (const attention::SiteRow& site : result.sites) {
     pairs += site.pairs;
     dense += site.dense_pairs;
   }

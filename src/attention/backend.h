@@ -12,14 +12,18 @@ namespace strobe::attention {
 class AttentionBackend {
  public:
   virtual ~AttentionBackend() = default;
-  virtual std::string name() const = 0;
+  virtual std::string name() const = 0;  // of the kernel: the string in records and reports
   // Empty: yes. Otherwise the reason in a sentence.
   virtual std::string refusal(const AttentionProblem& problem) const = 0;
-  virtual AttentionOutput run(const AttentionProblem& problem) const = 0;
+  // Writes to output.out where it is defined, otherwise makes it.
+  virtual void run(const AttentionProblem& problem, AttentionOutput& output) const = 0;
 };
 
+using BackendList = std::vector<std::unique_ptr<AttentionBackend>>;
+
+// Names that --attention-backend takes, best first: groups (rows of backends.inc) and single kernels.
 std::vector<std::string> backend_names();
-// Best first. `forced` names the only one to use ("auto": all). ConfigError for an unknown name.
-std::vector<std::unique_ptr<AttentionBackend>> make_backends(const std::string& forced);
+// Best first. `forced` names the only group or kernel to use ("auto": all). ConfigError for an unknown name.
+BackendList make_backends(const std::string& forced);
 
 }  // namespace strobe::attention

@@ -2,108 +2,367 @@
 
 #include "core/torch.h"
 // After the precompiled header.
+#include "attention/layout_tensors.h"
 #include "attention/torch_scorer.h"
 #include "core/error.h"
-#include "core/nearest.h"
 #include "core/timer.h"
 
 namespace strobe::attention {
+namespace {
 
-#define STROBE_BACKEND(name) std::unique_ptr<AttentionBackend> make_##name##_backend();
-#include "attention/backends/backends.inc"
-#undef STROBE_BACKEND
+constexpr int64_t kGuidanceBranches = 2;  // that keep states of their own
 
-std::vector<std::string> backend_names() {
-  return {
-#define STROBE_BACKEND(name) #name,
-#include "attention/backends/backends.inc"
-#undef STROBE_BACKEND
-  };
+const char* kind_name(AttentionKind kind) {
+  return kind == AttentionKind::kCross ? "cross" : kind == AttentionKind::kSelf ? "self" : "joint";
 }
 
-std::vector<std::unique_ptr<AttentionBackend>> make_backends(const std::string& forced) {
-  std::vector<std::unique_ptr<AttentionBackend>> backends;
-#define STROBE_BACKEND(row) \
-  if (forced == "auto" || forced == #row) backends.push_back(make_##row##_backend());
-#include "attention/backends/backends.inc"
-#undef STROBE_BACKEND
-  if (backends.empty()) throw ConfigError(unknown_name_message("attention backend", forced, backend_names()));
-  return backends;
+double scale_of(const at::Tensor& q) { return 1.0 / std::sqrt(static_cast<double>(q.size(3))); }
+
+bool is_run(const std::vector<int64_t>& heads) {
+  return heads.back() - heads.front() + 1 == static_cast<int64_t>(heads.size());
 }
 
-void AttentionStats::add_site(const AttentionSite& site, const AttentionRow& row) {
-  if (site.kind == AttentionKind::kCross) return;
-  // Calls of one layer in one step are few apart: its branches.
-  for (auto known = sites_.rbegin(); known != sites_.rend() && known->step == site.step; ++known) {
-    if (known->layer != site.layer) continue;
-    known->pairs += row.pairs;
-    known->dense_pairs += row.dense_pairs;
-    return;
-  }
-  sites_.push_back({.step = site.step, .layer = site.layer, .pairs = row.pairs, .dense_pairs = row.dense_pairs});
+// The heads' share of [B, H, ...]; a view where they follow each other.
+at::Tensor take_heads(const at::Tensor& tensor, const std::vector<int64_t>& heads) {
+  if (is_run(heads)) return tensor.narrow(1, heads.front(), static_cast<int64_t>(heads.size()));
+  return tensor.index_select(1, at::tensor(heads, at::kLong).to(tensor.device()));
 }
 
-void AttentionStats::add(const AttentionSite& site, const AttentionRow& row) {
-  add_site(site, row);
-  for (AttentionRow& known : rows_) {
-    if (known.kind == row.kind && known.pattern == row.pattern && known.backend == row.backend &&
-        known.note == row.note) {
-      known.calls += row.calls;
-      known.pairs += row.pairs;
-      known.dense_pairs += row.dense_pairs;
-      known.milliseconds += row.milliseconds;
-      return;
-    }
-  }
-  rows_.push_back(row);
+// Key heads that the query heads read; several query heads may share one.
+at::Tensor take_key_heads(const at::Tensor& tensor, const std::vector<int64_t>& heads, int64_t query_heads) {
+  const int64_t shared = query_heads / tensor.size(1);
+  if (shared == 1) return take_heads(tensor, heads);
+  if (static_cast<int64_t>(heads.size()) == query_heads) return tensor;
+  std::vector<int64_t> key_heads;
+  for (const int64_t head : heads) key_heads.push_back(head / shared);
+  return tensor.index_select(1, at::tensor(key_heads, at::kLong).to(tensor.device()));
 }
 
-AttentionEngine::AttentionEngine(const EngineOptions& options)
-    : dense_(make_pattern("dense", ConfigNode::null())),
-      pattern_(make_pattern(options.pattern, options.pattern_options)),
-      backends_(make_backends(options.backend)) {}
+at::Tensor order_index(const TokenOrder& order, const at::Device& device) {
+  // The order outlives the tensor: a copy is made.
+  return at::from_blob(const_cast<int32_t*>(order.raster().data()), {order.size()}, at::kInt).to(at::kLong).to(device);
+}
+
+}  // namespace
+
+// What one group of heads of one batch row needs on its way.
+struct AttentionEngine::Call {
+  const AttentionSite& site;
+  const AttentionRule& rule;
+  size_t rule_index;
+  const std::vector<int64_t>& heads;
+  at::Tensor q, k, v, key_bias;  // in the pattern's order
+  PatternOrders orders;
+  at::Tensor q_index;  // raster index at each position of q; undefined: as it came
+  PatternState* state = nullptr;
+  AttentionPlan plan;
+  AttentionRow row;
+};
+
+AttentionEngine::AttentionEngine(EngineOptions options)
+    : options_(std::move(options)),
+      backends_(make_backends(options_.backend)),
+      scorer_(std::make_unique<TorchScorer>()),
+      cache_(options_.cache_bytes) {
+  const auto is_dense = [](const AttentionRule& rule) { return rule.is_dense(); };
+  if (std::all_of(options_.rules.begin(), options_.rules.end(), is_dense)) options_.rules.clear();
+}
 
 AttentionEngine::~AttentionEngine() = default;
 
-at::Tensor AttentionEngine::operator()(const AttentionSite& site, const AttentionInput& input) {
-  STROBE_CHECK(input.q.dim() == 4 && input.k.dim() == 4 && input.k.sizes() == input.v.sizes() &&
-                   input.q.size(3) == input.k.size(3) && input.q.size(1) == input.k.size(1),
-               "attention: q {}, k {}, v {} axes do not fit [B, H, N, D]", input.q.dim(), input.k.dim(), input.v.dim());
-  const Timer timer;
-  AttentionProblem problem{.q = input.q,
-                           .k = input.k,
-                           .v = input.v,
-                           .key_bias = input.key_bias,
-                           .scale = 1.0 / std::sqrt(static_cast<double>(input.q.size(3)))};
-  const bool is_cross = site.kind == AttentionKind::kCross;
-  const AttentionPattern& pattern = is_cross ? *dense_ : *pattern_;
-  const TorchScorer scorer;
-  PatternState state;
-  const AttentionPlan plan = pattern.plan(
-      {.site = site, .q = problem.q, .k = problem.k, .key_bias = problem.key_bias, .scorer = scorer, .state = state});
+std::string AttentionEngine::state_key(const AttentionSite& site, size_t rule) {
+  return fmt::format("{}.{}.{}.{}.{}", rule, site.sample, site.stage, site.layer,
+                     static_cast<int>(site.branches.at(0)));
+}
 
-  std::string reasons;
+const AttentionBackend& AttentionEngine::choose(const AttentionProblem& problem, std::string& reasons) const {
   for (const auto& backend : backends_) {
-    if (std::string refusal = backend->refusal(problem); !refusal.empty()) {
-      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", backend->name(), refusal);
-      continue;
-    }
-    AttentionOutput output = backend->run(problem);
-    const double pairs = static_cast<double>(problem.q.size(0) * problem.q.size(1)) *
-                         static_cast<double>(problem.q.size(2)) * static_cast<double>(problem.k.size(2));
-    stats_.add(site, {.kind = is_cross                            ? "cross"
-                              : site.kind == AttentionKind::kSelf ? "self"
-                                                                  : "joint",
-                      .pattern = pattern.name(),
-                      .backend = backend->name(),
-                      .note = plan.note.empty() ? reasons : plan.note,
-                      .calls = 1,
-                      .pairs = pairs,
-                      .dense_pairs = pairs,
-                      .milliseconds = timer.milliseconds()});
-    return output.out;
+    const std::string refusal = backend->refusal(problem);
+    if (refusal.empty()) return *backend;
+    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", backend->name(), refusal);
   }
   throw UnsupportedError("no attention backend can do this: " + reasons);
+}
+
+at::Tensor AttentionEngine::operator()(const AttentionSite& site, const AttentionInput& input) {
+  const at::Tensor &q = input.q, &k = input.k;
+  STROBE_CHECK(q.dim() == 4 && k.dim() == 4 && k.sizes() == input.v.sizes() && q.size(0) == k.size(0) &&
+                   q.size(3) == k.size(3) && k.size(1) > 0 && q.size(1) % k.size(1) == 0,
+               "attention: q {}, k {}, v {} axes do not fit [B, H, N, D]", q.dim(), k.dim(), input.v.dim());
+  at::Tensor out = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
+  if (site.kind == AttentionKind::kCross || (options_.rules.empty() && !observer_.on_call)) {
+    run_dense(site, input, out, "", "dense");
+    return out;
+  }
+  STROBE_CHECK(site.grid.tokens() == q.size(2) && q.size(2) == k.size(2), "attention: a grid of {} tokens, q {}, k {}",
+               site.grid.tokens(), q.size(2), k.size(2));
+  AttentionSite row = site;
+  for (int64_t b = 0; b < q.size(0); ++b) {
+    const auto i = static_cast<size_t>(b);
+    row.branches = {site.branches.size() > i ? site.branches[i] : Branch::kCond};
+    row.valid_text.clear();
+    if (site.valid_text.size() > i) row.valid_text = {site.valid_text[i]};
+    // Rows of one branch are clips of their own.
+    row.sample =
+        site.sample + static_cast<int>(std::count(site.branches.begin(), site.branches.begin() + b, row.branches[0]));
+    run_row(row,
+            {.q = q.narrow(0, b, 1),
+             .k = k.narrow(0, b, 1),
+             .v = input.v.narrow(0, b, 1),
+             .key_bias = input.key_bias.defined() ? input.key_bias.narrow(0, b, 1) : input.key_bias},
+            out.narrow(0, b, 1));
+  }
+  return out;
+}
+
+std::vector<AttentionEngine::Group> AttentionEngine::group_heads(const AttentionSite& site, int64_t heads) const {
+  std::vector<Group> groups;
+  for (int64_t head = 0; head < heads; ++head) {
+    int64_t winner = -1;
+    for (size_t rule = 0; rule < options_.rules.size(); ++rule) {
+      if (options_.rules[rule].matches(site, head)) winner = static_cast<int64_t>(rule);
+    }
+    auto group = std::find_if(groups.begin(), groups.end(), [winner](const Group& g) { return g.rule == winner; });
+    if (group == groups.end()) group = groups.insert(groups.end(), {.rule = winner, .heads = {}});
+    group->heads.push_back(head);
+  }
+  return groups;
+}
+
+void AttentionEngine::run_row(const AttentionSite& site, const AttentionInput& input, at::Tensor out) {
+  const int64_t heads = input.q.size(1);
+  for (const Group& group : group_heads(site, heads)) {
+    const AttentionInput part{.q = take_heads(input.q, group.heads),
+                              .k = take_key_heads(input.k, group.heads, heads),
+                              .v = take_key_heads(input.v, group.heads, heads),
+                              .key_bias = input.key_bias};
+    if (is_run(group.heads)) {
+      run_group(site, part, group, take_heads(out, group.heads));
+    } else {
+      at::Tensor own = at::empty({1, part.q.size(2), part.q.size(1), part.q.size(3)}, part.q.options()).transpose(1, 2);
+      run_group(site, part, group, own);
+      out.index_copy_(1, at::tensor(group.heads, at::kLong).to(out.device()), own);
+    }
+  }
+}
+
+void AttentionEngine::run_group(const AttentionSite& site, const AttentionInput& input, const Group& group,
+                                at::Tensor out) {
+  static const AttentionRule no_rule = make_rule(ConfigNode::string("dense"));
+  const Timer timer;
+  const AttentionRule& rule = group.rule < 0 ? no_rule : options_.rules[static_cast<size_t>(group.rule)];
+  Call call{.site = site,
+            .rule = rule,
+            .rule_index = static_cast<size_t>(std::max<int64_t>(group.rule, 0)),
+            .heads = group.heads,
+            .q = input.q,
+            .k = input.k,
+            .v = input.v,
+            .key_bias = input.key_bias};
+  call.row.kind = kind_name(site.kind);
+  call.row.pattern = rule.method;
+  call.row.calls = 1;
+  call.plan.note = rule.dense_reason(site);
+  if (!rule.is_dense() && call.plan.note.empty()) {
+    const Timer selection;
+    call.orders = rule.pattern->order(site);
+    if (call.orders.q && !call.orders.q->is_identity()) {
+      call.q_index = order_index(*call.orders.q, call.q.device());
+      call.q = call.q.index_select(2, call.q_index);
+    }
+    if (call.orders.k && !call.orders.k->is_identity()) {
+      const at::Tensor index = order_index(*call.orders.k, call.k.device());
+      call.k = call.k.index_select(2, index);
+      call.v = call.v.index_select(2, index);
+      if (call.key_bias.defined()) call.key_bias = call.key_bias.index_select(1, index);
+    }
+    call.plan = plan(call);
+    call.row.selection_ms = selection.milliseconds();
+  }
+  compute(call, out);
+  call.row.milliseconds = timer.milliseconds();
+  stats_.add(site, call.row);
+}
+
+PatternState& AttentionEngine::state_of(Call& call) {
+  if (call.state) return *call.state;
+  const std::string key = state_key(call.site, call.rule_index);
+  const auto found = states_.find(key);
+  if (found == states_.end()) {
+    const int64_t one = call.rule.pattern->state_bytes(call.site.grid, static_cast<int64_t>(call.heads.size()));
+    const int64_t branches = call.rule.shares_branches ? 1 : kGuidanceBranches;
+    const int64_t all = one * std::max(1, call.site.layers) * branches;
+    if (all > options_.cache_bytes) {
+      throw UnsupportedError(
+          fmt::format("{}: what it remembers between steps takes {:.1f} MiB ({} layers, {} branches), "
+                      "--pattern-cache-mib allows {}; a larger block size needs less",
+                      call.rule.method, static_cast<double>(all) / (1 << 20), call.site.layers, branches,
+                      options_.cache_bytes >> 20));
+    }
+  }
+  call.state = &states_[key];
+  return *call.state;
+}
+
+AttentionPlan AttentionEngine::plan_now(Call& call) {
+  AttentionPlan plan = call.rule.pattern->plan({.site = call.site,
+                                                .q = call.q,
+                                                .k = call.k,
+                                                .key_bias = call.key_bias,
+                                                .scorer = *scorer_,
+                                                .state = state_of(call)});
+  if (plan.layout) {
+    ++call.row.plans;
+    plan.density = plan.layout->density();
+  }
+  return plan;
+}
+
+AttentionPlan AttentionEngine::plan(Call& call) {
+  const PlanDependence depends = call.rule.pattern->dependence();
+  const AttentionSite& site = call.site;
+  const bool is_static = !depends.on_tensors && !depends.on_state;
+  const bool may_reuse = is_static || call.rule.shares_branches || call.rule.refresh_every_steps > 0;
+  if (!may_reuse || site.plans_always) return plan_now(call);
+
+  const TokenGrid& g = site.grid;
+  std::string key = fmt::format("{}|{}x{}x{}+{}{}|{}", call.rule_index, g.frames, g.rows, g.cols, g.text_tokens,
+                                g.is_text_first ? "<" : ">", call.heads.size());
+  if (depends.on_layer || !is_static) key += fmt::format("|l{}", site.layer);
+  if (!is_static) {
+    key += fmt::format("|{}.{}", site.sample, site.stage);
+    if (!call.rule.shares_branches) key += fmt::format(".{}", static_cast<int>(site.branches[0]));
+  }
+  const PatternCache::Entry* entry = cache_.find(key);
+  if (entry) {
+    const bool is_same_call = entry->step == site.step && entry->evaluation == site.evaluation;
+    const bool is_other_branch = entry->branch != site.branches[0];
+    const int age = site.step - entry->step;
+    const bool serves = is_static || (is_same_call && is_other_branch) ||
+                        (!depends.on_state && age >= 0 && age < call.rule.refresh_every_steps);
+    if (serves) {
+      ++cache_.counts().hits;
+      if (entry->plan.layout) ++call.row.cache_hits;
+      AttentionPlan plan = entry->plan;
+      // Only the branch that planned tells the method what came of it.
+      plan.wants_lse = plan.wants_lse && !is_other_branch;
+      return plan;
+    }
+    ++cache_.counts().refreshes;
+  } else {
+    ++cache_.counts().misses;
+  }
+  AttentionPlan plan = plan_now(call);
+  cache_.put(key, {.plan = plan, .step = site.step, .evaluation = site.evaluation, .branch = site.branches[0]});
+  return plan;
+}
+
+void AttentionEngine::compute(Call& call, at::Tensor& out) {
+  const AttentionPlan& plan = call.plan;
+  const AttentionProblem problem{.q = call.q,
+                                 .k = call.k,
+                                 .v = call.v,
+                                 .key_bias = call.key_bias,
+                                 .scale = scale_of(call.q),
+                                 .layout = plan.layout.get(),
+                                 .pooling = plan.pooling,
+                                 .wants_lse = plan.wants_lse || observer_.wants_lse};
+  std::string reasons;
+  const AttentionBackend& backend = choose(problem, reasons);
+  const Timer timer;
+  AttentionOutput output;
+  if (!call.q_index.defined()) output.out = out;
+  backend.run(problem, output);
+  const double kernel_ms = timer.milliseconds();
+
+  LayoutPtr layout = plan.layout;
+  if (plan.wants_lse) {
+    const Timer selection;
+    const LayoutPtr held = call.rule.pattern->observe({.site = call.site,
+                                                       .q = call.q,
+                                                       .k = call.k,
+                                                       .key_bias = call.key_bias,
+                                                       .scorer = *scorer_,
+                                                       .state = state_of(call)},
+                                                      output.lse);
+    if (!layout) layout = held;
+    if (held) ++call.row.plans;
+    call.row.selection_ms += selection.milliseconds();
+  }
+  if (call.q_index.defined()) {
+    const Timer reorder;
+    out.index_copy_(2, call.q_index, output.out);
+    if (output.lse.defined()) output.lse = at::empty_like(output.lse).index_copy_(2, call.q_index, output.lse);
+    call.row.selection_ms += reorder.milliseconds();
+  }
+  const double dense_pairs =
+      static_cast<double>(call.q.size(1)) * static_cast<double>(call.q.size(2)) * static_cast<double>(call.k.size(2));
+  call.row.backend = backend.name();
+  call.row.note = plan.note.empty() ? reasons : plan.note;
+  call.row.pairs = dense_pairs * plan.density;
+  call.row.dense_pairs = dense_pairs;
+  if (!observer_.on_call) return;
+  observer_.on_call({.site = call.site,
+                     .method = call.row.pattern,
+                     .kernel = call.row.backend,
+                     .heads = call.heads,
+                     .plan = plan,
+                     .layout = layout,
+                     .orders = call.orders,
+                     .out = out,
+                     .lse = output.lse,
+                     .density = plan.density,
+                     .selection_ms = call.row.selection_ms,
+                     .milliseconds = kernel_ms});
+}
+
+void AttentionEngine::run_dense(const AttentionSite& site, const AttentionInput& input, at::Tensor& out,
+                                const std::string& note, const std::string& method) {
+  const Timer timer;
+  const AttentionProblem problem{
+      .q = input.q, .k = input.k, .v = input.v, .key_bias = input.key_bias, .scale = scale_of(input.q)};
+  std::string reasons;
+  const AttentionBackend& backend = choose(problem, reasons);
+  AttentionOutput output{.out = out, .lse = {}};
+  backend.run(problem, output);
+  const double pairs = static_cast<double>(input.q.size(0) * input.q.size(1)) * static_cast<double>(input.q.size(2)) *
+                       static_cast<double>(input.k.size(2));
+  stats_.add(site, {.kind = kind_name(site.kind),
+                    .pattern = method,
+                    .backend = backend.name(),
+                    .note = note.empty() ? reasons : note,
+                    .calls = 1,
+                    .pairs = pairs,
+                    .dense_pairs = pairs,
+                    .milliseconds = timer.milliseconds()});
+}
+
+std::map<std::string, at::Tensor> AttentionEngine::states() const {
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [key, state] : states_) {
+    for (const auto& [name, tensor] : state.tensors) tensors.emplace(fmt::format("{}/{}", key, name), tensor);
+    if (!state.layout) continue;
+    for (const auto& [name, tensor] : layout_tensors(*state.layout)) {
+      tensors.emplace(fmt::format("{}/layout/{}", key, name), tensor);
+    }
+  }
+  return tensors;
+}
+
+void AttentionEngine::set_states(const std::map<std::string, at::Tensor>& tensors) {
+  states_.clear();
+  std::map<std::string, std::map<std::string, at::Tensor>> layouts;
+  for (const auto& [name, tensor] : tensors) {
+    const size_t slash = name.find('/');
+    STROBE_CHECK(slash != std::string::npos, "attention state '{}' has no '/'", name);
+    const std::string key = name.substr(0, slash), rest = name.substr(slash + 1);
+    if (rest.starts_with("layout/")) {
+      layouts[key].emplace(rest.substr(7), tensor);
+    } else {
+      states_[key].tensors.emplace(rest, tensor);
+    }
+  }
+  for (const auto& [key, parts] : layouts) states_[key].layout = layout_from_tensors(parts);
 }
 
 }  // namespace strobe::attention

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,7 @@ struct AttentionPlan {
   std::string note;  // why, when the method's own rule made the call dense; goes into the record
   PoolingRule pooling;
   bool wants_lse = false;  // observe() is to be called with the row log-sum-exps of this call
+  double density = 1;      // of the layout; the engine fills it in
 };
 
 struct PatternOrders {
@@ -69,6 +71,11 @@ struct PlanDependence {
   bool on_state = false;  // the plan is kept in the state, not in the cache
 };
 
+struct NominalDensity {
+  double density = 1;
+  bool is_bound = false;  // the content may keep less
+};
+
 class AttentionPattern {
  public:
   virtual ~AttentionPattern() = default;
@@ -84,6 +91,11 @@ class AttentionPattern {
   virtual LayoutPtr observe(const PatternCall& call, const at::Tensor& lse) const {
     (void)call, (void)lse;
     return nullptr;
+  }
+  // Density that the options ask for at a site, before any tensor is seen; nothing where the content decides.
+  virtual std::optional<NominalDensity> nominal_density(const AttentionSite& site, int64_t heads) const {
+    (void)site, (void)heads;
+    return {};
   }
   // Bytes of the state of one layer and branch, at most.
   virtual int64_t state_bytes(const TokenGrid& grid, int64_t heads) const {

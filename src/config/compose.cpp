@@ -170,9 +170,10 @@ class Composer {
   }
 
   bool is_part(const PartKind& kind, const ConfigNode& value, const std::vector<fs::path>& folders) const {
-    if (value.is_map()) return true;
+    const KeySpec* own = table_.find(kind.name);
+    if (value.is_map()) return !(own && own->takes_method_map && value.find("method"));
     if (value.is_string() && !find_part_file(kind, value.as_string(), folders).empty()) return true;
-    if (table_.find(kind.name) || value.is_null()) return false;
+    if (own || value.is_null()) return false;
     if (!value.is_string()) value.fail(fmt::format("expected the name of a part or a map, got {}", value.describe()));
     value.fail(unknown_name_message(kind.name, excerpt(value.as_string()), part_names(kind, folders)));
   }

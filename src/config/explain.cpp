@@ -61,6 +61,11 @@ ConfigNode one_value_schema(const KeySpec& key) {
     for (const std::string& choice : key.choices) choices.push_back(text(choice));
     node.set("enum", ConfigNode::list(std::move(choices)));
   }
+  if (key.takes_method_map) {
+    ConfigNode map = type_node("object");
+    map.set("required", ConfigNode::list({text("method")}));
+    return any_of({node, map});
+  }
   if (key.type == KeyType::kSize) {
     node.set("pattern", text("^[0-9]+x[0-9]+$"));
     ConfigNode axes = type_node("array");

@@ -78,6 +78,41 @@ std::string one_value_text(const KeySpec& key) {
   return "";
 }
 
+// Scalars and lists of scalars, as they stand behind '=' on a command line: a/b/c.
+std::string option_text(const ConfigNode& value) {
+  if (value.is_bool()) return value.as_bool() ? "1" : "0";
+  if (value.is_integer()) return fmt::format("{}", value.as_integer());
+  if (value.is_number()) return fmt::format("{}", value.as_number());
+  if (value.is_string()) {
+    if (value.as_string().find(',') != std::string::npos) value.fail("an option's text may hold no comma");
+    return value.as_string();
+  }
+  if (!value.is_list()) value.fail(fmt::format("expected a value or a list of values, got {}", value.describe()));
+  std::vector<std::string> items;
+  for (const ConfigNode& item : value.as_list()) {
+    if (item.is_list()) item.fail("a list within a list");
+    items.push_back(option_text(item));
+  }
+  return fmt::format("{}", fmt::join(items, "/"));
+}
+
+// {method: radial, decay_factor: 1} as "radial:decay_factor=1".
+std::string method_text(const ConfigNode& map) {
+  const ConfigNode& method = map.at("method");
+  if (!method.is_string()) method.fail(fmt::format("expected a name, got {}", method.describe()));
+  std::vector<std::string> options;
+  for (const auto& [name, value] : map.as_map()) {
+    if (name == "method" || value.is_null()) continue;
+    if (name != "options") {
+      options.push_back(name + "=" + option_text(value));
+      continue;
+    }
+    if (!value.is_map()) value.fail(fmt::format("expected a map, got {}", value.describe()));
+    for (const auto& [inner, option] : value.as_map()) options.push_back(inner + "=" + option_text(option));
+  }
+  return method.as_string() + fmt::format("{}{}", options.empty() ? "" : ":", fmt::join(options, ","));
+}
+
 bool parse_two(const std::string& text, int64_t& width, int64_t& height) {
   const size_t x = text.find('x');
   if (x == std::string::npos) return false;
@@ -179,6 +214,8 @@ ConfigNode KeyTable::checked_value(const KeySpec& key, const ConfigNode& value) 
     if (!value.is_integer() || !is_in_range(key, value.as_number())) fail_type(key, value);
   } else if (key.type == KeyType::kNumber) {
     if (!value.is_number() || !is_in_range(key, value.as_number())) fail_type(key, value);
+  } else if (key.takes_method_map && value.is_map()) {
+    out = ConfigNode::string(method_text(value));
   } else {
     if (!value.is_string()) fail_type(key, value);
     const std::string& text = value.as_string();

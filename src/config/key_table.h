@@ -40,6 +40,8 @@ struct KeySpec {
   std::vector<std::string> axes = {};   // of a size: keys of frames, height, width
   bool is_list = false;                 // any number of values; a single one counts as a list of one
   bool is_per_job = false;              // may differ from prompt to prompt
+  // Text "NAME:key=value,..." that a file may also write as a map: {method: NAME, key: value, options: {...}}.
+  bool takes_method_map = false;
 };
 
 class KeyTable {

@@ -49,9 +49,17 @@ BlockLayout BlockLayout::full(std::vector<int32_t> query_offsets, std::vector<in
   return layout;
 }
 
-std::vector<uint64_t>& BlockLayout::plane(size_t index) {
+std::vector<uint64_t>& BlockLayout::allocated(size_t index) {
   if (planes_[index].empty()) planes_[index].resize(planes_[0].size());
   return planes_[index];
+}
+
+const std::vector<uint64_t>& BlockLayout::plane(int factor) const { return planes_[plane_of(factor)]; }
+
+void BlockLayout::set_plane(int factor, std::vector<uint64_t> bits) {
+  STROBE_CHECK(bits.size() == planes_[0].size(), "block layout: {} words of a plane, expected {}", bits.size(),
+               planes_[0].size());
+  planes_[plane_of(factor)] = std::move(bits);
 }
 
 int BlockLayout::factor(int64_t head, int64_t row, int64_t col) const {
@@ -70,7 +78,7 @@ void BlockLayout::set(int64_t head, int64_t row, int64_t col, int factor) {
   for (auto& plane : planes_) {
     if (!plane.empty()) plane[word] &= ~bit;
   }
-  if (factor != 0) plane(plane_of(factor))[word] |= bit;
+  if (factor != 0) allocated(plane_of(factor))[word] |= bit;
 }
 
 void BlockLayout::set_row(int64_t head, int64_t row) { set_range(head, row, 0, key_blocks()); }

@@ -53,6 +53,9 @@ class BlockLayout {
   uint64_t* row(int64_t head, int64_t row) { return planes_[0].data() + row_index(head, row); }
   const uint64_t* row(int64_t head, int64_t row) const { return planes_[0].data() + row_index(head, row); }
   bool has_pooled_pairs() const;
+  // Bits of all rows at one factor: [heads, M, words]; empty if no pair was ever set there.
+  const std::vector<uint64_t>& plane(int factor) const;
+  void set_plane(int factor, std::vector<uint64_t> bits);
 
   double density() const;
   double density(int64_t head) const;
@@ -74,7 +77,7 @@ class BlockLayout {
   size_t row_index(int64_t head, int64_t row) const {
     return static_cast<size_t>((head * query_blocks() + row) * words_);
   }
-  std::vector<uint64_t>& plane(size_t index);  // allocates it
+  std::vector<uint64_t>& allocated(size_t index);
 
   int64_t heads_ = 1;
   int64_t words_ = 0;

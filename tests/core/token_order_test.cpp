@@ -55,8 +55,8 @@ INSTANTIATE_TEST_SUITE_P(Grids, Gilbert,
                                            Curve{80, 45, 21, 365371174, 360}, Curve{52, 30, 21, 349509230, 76},
                                            Curve{40, 22, 31, 597197633, 56}, Curve{80, 48, 18, 948157315, 0},
                                            Curve{45, 30, 13, 859055680, 151}, Curve{85, 48, 11, 44392282, 395},
-                                           Curve{80, 45, 33, 541250791, -1}, Curve{45, 80, 21, 867601042, -1},
-                                           Curve{80, 45, 1, 747390787, -1}));
+                                           Curve{80, 45, 33, 541251790, 528}, Curve{45, 80, 21, 867601042, 360},
+                                           Curve{80, 45, 1, 747390787, 0}));
 
 TEST(GilbertOrder, is_a_permutation_of_every_small_grid) {
   for (int64_t f = 1; f <= 10; ++f) {

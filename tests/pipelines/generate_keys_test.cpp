@@ -44,7 +44,7 @@ TEST(GenerateKeys, have_the_defaults_of_a_request) {
   EXPECT_EQ(r.sigma_spacing, plain.sigma_spacing);
   EXPECT_EQ(r.seed, plain.seed);
   EXPECT_EQ(r.guider, plain.guider);
-  EXPECT_EQ(r.attention, plain.attention);
+  EXPECT_EQ(r.attention, std::vector<std::string>{"dense"});
   EXPECT_EQ(r.attention_backend, plain.attention_backend);
   EXPECT_FALSE(r.is_strict || r.uses_vae_tiling || r.is_lossless || r.may_overwrite);
   EXPECT_TRUE(r.output.empty() && r.init_latents.empty() && r.save_latents.empty() && r.save_frames.empty());
@@ -72,7 +72,7 @@ TEST(GenerateKeys, carry_every_kind_of_value_into_a_request) {
   EXPECT_EQ(r.scheduler, "euler");
   EXPECT_EQ(r.sigma_spacing, "unipc-old");
   EXPECT_EQ(r.seed, uint64_t{9223372036854775807});
-  EXPECT_EQ(r.attention, "radial");
+  EXPECT_EQ(r.attention, std::vector<std::string>{"radial"});
   EXPECT_EQ(r.attention_backend, "cpu");
   EXPECT_TRUE(r.is_strict && r.uses_vae_tiling && r.is_lossless && r.may_overwrite);
   EXPECT_EQ(r.output, "a.mp4");

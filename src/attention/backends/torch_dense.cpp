@@ -12,28 +12,40 @@ class TorchDenseBackend final : public AttentionBackend {
   std::string name() const override { return "torch_dense"; }
 
   std::string refusal(const AttentionProblem& problem) const override {
+    if (problem.layout) return "dense attention only";
+    if (problem.k.size(1) != problem.q.size(1)) return "as many key heads as query heads only";
     if (!problem.wants_lse) return {};
     if (!problem.q.is_cpu()) return "row log-sum-exp only on the CPU";
     return problem.key_bias.defined() ? "row log-sum-exp not together with a key bias" : "";
   }
 
-  AttentionOutput run(const AttentionProblem& problem) const override {
+  void run(const AttentionProblem& problem, AttentionOutput& output) const override {
+    at::Tensor out;
     if (problem.wants_lse) {
-      auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(problem.q, problem.k, problem.v, 0.0, false, {},
-                                                                        problem.scale);
-      return {out, lse};
+      std::tie(out, output.lse) = at::_scaled_dot_product_flash_attention_for_cpu(problem.q, problem.k, problem.v, 0.0,
+                                                                                  false, {}, problem.scale);
+    } else {
+      std::optional<at::Tensor> mask;
+      if (problem.key_bias.defined()) {
+        const int64_t batch = problem.key_bias.size(0), keys = problem.key_bias.size(1);
+        mask = problem.key_bias.to(problem.q.scalar_type()).view({batch, 1, 1, keys});
+      }
+      out = at::scaled_dot_product_attention(problem.q, problem.k, problem.v, mask, 0.0, false, problem.scale);
     }
-    std::optional<at::Tensor> mask;
-    if (problem.key_bias.defined()) {
-      const int64_t batch = problem.key_bias.size(0), keys = problem.key_bias.size(1);
-      mask = problem.key_bias.to(problem.q.scalar_type()).view({batch, 1, 1, keys});
+    if (output.out.defined()) {
+      output.out.copy_(out);
+    } else {
+      output.out = out;
     }
-    return {at::scaled_dot_product_attention(problem.q, problem.k, problem.v, mask, 0.0, false, problem.scale), {}};
   }
 };
 
 }  // namespace
 
-std::unique_ptr<AttentionBackend> make_torch_dense_backend() { return std::make_unique<TorchDenseBackend>(); }
+BackendList make_torch_dense_backends() {
+  BackendList backends;
+  backends.push_back(std::make_unique<TorchDenseBackend>());
+  return backends;
+}
 
 }  // namespace strobe::attention

@@ -9,6 +9,9 @@ class DensePattern final : public AttentionPattern {
   std::string name() const override { return "dense"; }
   PlanDependence dependence() const override { return {}; }
   AttentionPlan plan(const PatternCall&) const override { return {}; }
+  std::optional<NominalDensity> nominal_density(const AttentionSite&, int64_t) const override {
+    return NominalDensity{.density = 1};
+  }
 };
 
 }  // namespace
