@@ -41,7 +41,8 @@ TEST_F(CliModelFolder, names_the_part_that_is_missing) {
   }
   fs::remove_all(folder / "t5" / "tokenizer");
   fs::remove(folder / "t5" / "scheduler" / "scheduler_config.json");
-  EXPECT_THAT(refusal(), HasSubstr("t5: no tokenizer/ folder, no scheduler/scheduler_config.json; model_index.json asks"));
+  EXPECT_THAT(refusal(),
+              HasSubstr("t5: no tokenizer/ folder, no scheduler/scheduler_config.json; model_index.json asks"));
 }
 
 TEST_F(CliModelFolder, needs_no_scheduler_that_its_index_does_not_list) {
