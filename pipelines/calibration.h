@@ -1,8 +1,10 @@
 // How fast this machine computes what a model is made of, measured in a fraction of a second.
 //
-// Method   Repeats for kSecondsEach (once at least); the best one counts, as the first call sets up and other programs
-//          only ever slow it down. Shapes are small ones of the published models; large ones may run a third faster or
-//          slower.
+// Method   On a CPU first on one thread, by the time that the thread itself had; then on all threads by the clock, unless
+//          the machine is busy. The better one counts: threads that wait for each other are slowed down out of proportion
+//          by anything else that runs, one thread's own time is not. Each is repeated for kSecondsEach (once at least),
+//          and the best counts, as the first call sets up. Shapes are small ones of the published models; large ones may
+//          run a third faster or slower.
 // Units    FLOP/s with a multiply-add as 2.
 #pragma once
 

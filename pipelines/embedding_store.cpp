@@ -104,7 +104,7 @@ void EmbeddingStore::write_to_disk(const std::string& text, const at::Tensor& st
   }
 }
 
-void EmbeddingStore::encode_announced(const std::string& wanted, const std::function<void(int64_t, int64_t)>& on_text) {
+void EmbeddingStore::encode_announced(const std::string& wanted, const EncodingEvents& events) {
   announce({wanted});
   std::vector<std::string> missing;
   std::error_code error;
@@ -126,22 +126,21 @@ void EmbeddingStore::encode_announced(const std::string& wanted, const std::func
     if (static_cast<int64_t>(ids.size()) == limit) {
       log_warning("the prompt reaches the model's limit of {} tokens; what is beyond is cut off", limit);
     }
-    at::Tensor states = encoder->encode(ids);
+    at::Tensor states = encoder->encode(ids, events.before_block);
     if (!at::isfinite(states).all().item<bool>())
       throw_not_finite(folder_, "text_encoder", "the text encoder's output");
     write_to_disk(text, states);
     keep(text, std::move(states));
-    if (on_text) on_text(++done, static_cast<int64_t>(missing.size()));
+    if (events.on_text) events.on_text(++done, static_cast<int64_t>(missing.size()));
   }
   if (!options_.folder.empty()) shrink(options_.folder);
 }
 
-models::TextEmbedding EmbeddingStore::get(const std::string& text,
-                                          const std::function<void(int64_t, int64_t)>& on_text) {
+models::TextEmbedding EmbeddingStore::get(const std::string& text, const EncodingEvents& events) {
   const at::Tensor* states = find_in_memory(text);
   if (!states && load_from_disk(text)) states = find_in_memory(text);
   if (!states) {
-    encode_announced(text, on_text);
+    encode_announced(text, events);
     states = find_in_memory(text);
   }
   return {.states = *states, .padded_tokens = folder_.info().padded_text_tokens};

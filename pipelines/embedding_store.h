@@ -28,14 +28,20 @@ struct EmbeddingOptions {
   std::string key;               // what decides the bits beside text and machine: build and weights
 };
 
+// Both may throw to stop.
+struct EncodingEvents {
+  std::function<void(int64_t done, int64_t total)> on_text;  // after each text that is encoded
+  std::function<void()> before_block;                        // of the encoder
+};
+
 class EmbeddingStore {
  public:
   EmbeddingStore(const models::ModelFolder& folder, EmbeddingOptions options);
 
   // Texts that will be asked for.
   void announce(const std::vector<std::string>& texts);
-  // `on_text` after each text that is encoded, with how many of how many; it may throw to stop.
-  models::TextEmbedding get(const std::string& text, const std::function<void(int64_t done, int64_t total)>& on_text);
+  // What was encoded before an event threw is kept.
+  models::TextEmbedding get(const std::string& text, const EncodingEvents& events);
 
   double load_ms() const { return load_ms_; }
 
@@ -48,7 +54,7 @@ class EmbeddingStore {
   bool load_from_disk(const std::string& text);
   void keep(const std::string& text, at::Tensor states);
   void write_to_disk(const std::string& text, const at::Tensor& states);
-  void encode_announced(const std::string& wanted, const std::function<void(int64_t, int64_t)>& on_text);
+  void encode_announced(const std::string& wanted, const EncodingEvents& events);
   std::filesystem::path file_of(const std::string& text) const;
 
   const models::ModelFolder& folder_;

@@ -32,7 +32,7 @@ struct Progress {
   std::function<void(int64_t done, int64_t total)> on_texts;         // after each prompt that is encoded
   std::function<void(int step, int steps, double seconds)> on_step;  // after each step; seconds of that step
   std::function<void(int64_t frames, int64_t total)> on_frames;
-  std::function<bool()> is_interrupted;                                 // asked after each step and chunk
+  std::function<bool()> is_interrupted;  // asked before each block of the text encoder, after each step and chunk
   std::function<void(int step, const at::Tensor& latents)> on_latents;  // after each step
   models::TensorProbe probe;                                            // intermediate tensors of the first forward
 };

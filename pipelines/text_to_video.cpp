@@ -152,12 +152,14 @@ at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Prog
   enter(progress, "text");
   Timer timer;
   const double earlier_load_ms = texts_->load_ms();
-  const auto on_text = [&](int64_t done, int64_t total) {
-    if (progress.on_texts) progress.on_texts(done, total);
-    stop_if_interrupted(progress);
-  };
-  models::Conditioning positive{.text = texts_->get(job.request.prompt, on_text)}, negative;
-  if (needs_negative(job)) negative.text = texts_->get(job.negative_prompt, on_text);
+  const EncodingEvents events{.on_text =
+                                  [&](int64_t done, int64_t total) {
+                                    if (progress.on_texts) progress.on_texts(done, total);
+                                    stop_if_interrupted(progress);
+                                  },
+                              .before_block = [&] { stop_if_interrupted(progress); }};
+  models::Conditioning positive{.text = texts_->get(job.request.prompt, events)}, negative;
+  if (needs_negative(job)) negative.text = texts_->get(job.negative_prompt, events);
   denoiser.set_text(std::move(positive), std::move(negative));
   const double text_load_ms = texts_->load_ms() - earlier_load_ms;
   result.times.text_ms = timer.milliseconds() - text_load_ms;

@@ -70,6 +70,12 @@ std::string bash_script() {
 _strobe() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" previous="" command="" kind="" words="" flags="" i
   (( COMP_CWORD > 0 )) && previous="${{COMP_WORDS[COMP_CWORD - 1]}}"
+  # --flag=value comes in three words, of which the last may be yet to be begun.
+  if [[ "$current" == '=' ]]; then
+    current=""
+  elif [[ "$previous" == '=' ]] && (( COMP_CWORD > 1 )); then
+    previous="${{COMP_WORDS[COMP_CWORD - 2]}}"
+  fi
   for (( i = 1; i < COMP_CWORD; ++i )); do
     [[ "${{COMP_WORDS[i]}}" == -* ]] && break
     case "${{command:+$command }}${{COMP_WORDS[i]}}" in
@@ -133,12 +139,14 @@ std::string zsh_options(const CommandSpec& spec) {
   for (const KeySpec& key : spec.keys.keys()) {
     for (const std::string& flag : config::flag_names(key)) {
       const bool is_boolean = key.type == KeyType::kBoolean;
-      text += fmt::format("        '{}{}[{}]{}' \\\n", key.is_list ? "*" : "", flag, zsh_text(key.sentence),
-                          is_boolean ? "" : zsh_action(key));
+      // "--flag=": the value may also stand in the next word.
+      const bool takes_equals = !is_boolean && flag.starts_with("--");
+      text += fmt::format("        '{}{}{}[{}]{}' \\\n", key.is_list ? "*" : "", flag, takes_equals ? "=" : "",
+                          zsh_text(key.sentence), is_boolean ? "" : zsh_action(key));
     }
   }
   if (spec.has_config)
-    text += "        '--config[run file]:file:_files' \\\n        '*--set[KEY=VALUE]:setting: ' \\\n";
+    text += "        '--config=[run file]:file:_files' \\\n        '*--set=[KEY=VALUE]:setting: ' \\\n";
   return text + "        '(-h --help)'{-h,--help}'[this text]' \\\n";
 }
 

@@ -248,7 +248,10 @@ void LoraMatch::add_module(const LoraModule& module, const Layer& layer, WeightP
   }
   is_used = add_bias(module, layer, LoraRole::kBBias, scale, patches, use) || is_used;
   is_used = add_bias(module, layer, LoraRole::kDiffBias, 1.0, patches, use) || is_used;
-  if (is_used) ++use.modules;
+  if (is_used) {
+    file_->check_finite(module);
+    ++use.modules;
+  }
   if (module.keys.size() == 1 && module.has(LoraRole::kAlpha)) leave(module.keys.at(LoraRole::kAlpha), use);
 }
 

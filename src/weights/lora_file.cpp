@@ -123,6 +123,12 @@ const std::vector<int64_t>& LoraFile::shape(const LoraModule& module, LoraRole r
 
 at::Tensor LoraFile::read(const LoraModule& module, LoraRole role) const { return source_->read(module.keys.at(role)); }
 
+void LoraFile::check_finite(const LoraModule& module) const {
+  for (const auto& [role, key] : module.keys) {
+    if (!at::isfinite(source_->read(key)).all().item<bool>()) fail(key, "holds NaN or infinity");
+  }
+}
+
 void LoraFile::read_metadata() {
   try {
     const auto& metadata = source_->metadata();

@@ -73,6 +73,8 @@ class LoraFile {
 
   const std::vector<int64_t>& shape(const LoraModule& module, LoraRole role) const;
   at::Tensor read(const LoraModule& module, LoraRole role) const;
+  // Reads all of the module; WeightError for NaN and infinity, which would reach every number of a clip.
+  void check_finite(const LoraModule& module) const;
 
   // The module's scale for matrices of this rank. `names` are the module's names to look up in patterns: the file's
   // without prefix and the model's. `component` is transformer or transformer_2.

@@ -1,6 +1,7 @@
 // The whole pipeline on a complete tiny checkpoint, against every stage that the reference pipeline stored.
 #include "core/torch.h"
 // After the precompiled header.
+#include "core/error.h"
 #include "models/model_folder.h"
 #include "pipelines/latents_file.h"
 #include "pipelines/pipeline.h"
@@ -54,6 +55,20 @@ TEST_F(WanA, reaches_every_stored_latent_and_frame_of_both_prompts) {
     at::Tensor frames = video::read_all_frames((folder.path() / p).string() + "/");
     EXPECT_GE(test::psnr_db(frames, reference->read(p + ".frames_u8")), 70.0);
   }
+}
+
+TEST_F(WanA, heeds_an_interruption_inside_the_encoding_of_one_text) {
+  Pipeline strobe = pipeline();
+  int asked = 0, texts = 0;
+  std::vector<std::string> stages;
+  Progress progress;
+  progress.on_stage = [&](const std::string& stage) { stages.push_back(stage); };
+  progress.on_texts = [&](int64_t, int64_t) { ++texts; };
+  progress.is_interrupted = [&] { return ++asked == 2; };  // before the second block
+  EXPECT_THROW(strobe.generate(resolve(request(0), strobe.info()), {}, progress), InterruptedError);
+  EXPECT_EQ(asked, 2);
+  EXPECT_EQ(texts, 0);
+  EXPECT_EQ(stages, std::vector<std::string>{"text"});
 }
 
 TEST_F(WanA, draws_the_reference_start_noise_from_the_seed) {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,10 @@ class Tokenizer {
 class TextEncoder {
  public:
   virtual ~TextEncoder() = default;
-  // `ids` without padding -> [n, C] float32.
-  virtual at::Tensor encode(const std::vector<int32_t>& ids) const = 0;
+  // `ids` without padding -> [n, C] float32. `before_block` is called before each block, none left out, and may throw to
+  // stop: a text through a large encoder takes minutes where there is no GPU.
+  virtual at::Tensor encode(const std::vector<int32_t>& ids, const std::function<void()>& before_block) const = 0;
+  at::Tensor encode(const std::vector<int32_t>& ids) const { return encode(ids, {}); }
   virtual int64_t width() const = 0;
 };
 

@@ -60,7 +60,8 @@ class Umt5 final : public TextEncoder {
   Umt5(const Umt5Config& config, weights::WeightStore store, at::ScalarType dtype, at::Device device, TextProbe probe)
       : config_(config), store_(std::move(store)), dtype_(dtype), device_(device), probe_(std::move(probe)) {}
 
-  at::Tensor encode(const std::vector<int32_t>& ids) const override;
+  using TextEncoder::encode;
+  at::Tensor encode(const std::vector<int32_t>& ids, const std::function<void()>& before_block) const override;
   int64_t width() const override { return config_.d_model; }
 
  private:
@@ -137,7 +138,7 @@ at::Tensor Umt5::feed_forward(int64_t block, const at::Tensor& y) const {
   return at::linear(inner.to(wide), store_.load(block_name(block, "layer.1.DenseReluDense.wo.weight"), wide, device_));
 }
 
-at::Tensor Umt5::encode(const std::vector<int32_t>& ids) const {
+at::Tensor Umt5::encode(const std::vector<int32_t>& ids, const std::function<void()>& before_block) const {
   const at::NoGradGuard no_grad;
   at::Tensor x = embed(ids);
   show("text.embed", x);
@@ -148,6 +149,7 @@ at::Tensor Umt5::encode(const std::vector<int32_t>& ids) const {
   };
   store_.release("shared.weight");
   for (int64_t block = 0; block < config_.num_layers; ++block) {
+    if (before_block) before_block();
     store_.prefetch(block_name(block + 1, ""));
     const at::Tensor y = norm(x, block_name(block, "layer.0.layer_norm.weight"));
     x = clamp_half(x + self_attention(block, y, bucket_of));

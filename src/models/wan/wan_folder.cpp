@@ -1,6 +1,8 @@
 // Wan model folders: the diffusers layout (wan.md 1.1) and the original releases (1.6).
 #include "core/torch.h"
 // After the precompiled header.
+#include <fmt/ranges.h>
+
 #include "core/error.h"
 #include "models/model_folder.h"
 #include "models/text/prompt_cleaning.h"
@@ -20,6 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kSchedulerFile = "scheduler_config.json";
+
 // Where each part of the model lies; an empty path is a part that the folder does not have.
 struct Parts {
   std::vector<fs::path> transformers;  // by stage
@@ -37,6 +41,30 @@ fs::path first_existing(const fs::path& folder, std::initializer_list<const char
     if (has_file(folder / name)) return folder / name;
   }
   return {};
+}
+
+// What a folder of the diffusers layout has in it, and the files of which one must be there; none: that is told when its
+// weights are opened.
+struct NeededPart {
+  fs::path path;
+  std::vector<const char*> any_of{};
+};
+
+void check_parts(const fs::path& root, const std::vector<NeededPart>& parts) {
+  std::vector<std::string> missing;
+  for (const NeededPart& part : parts) {
+    const std::string name = part.path.filename().string();
+    std::error_code error;
+    if (!fs::is_directory(part.path, error)) {
+      missing.push_back(fmt::format("no {}/ folder", name));
+    } else if (!part.any_of.empty() && std::none_of(part.any_of.begin(), part.any_of.end(),
+                                                    [&](const char* file) { return has_file(part.path / file); })) {
+      missing.push_back(fmt::format("no {0}/{1}", name, fmt::join(part.any_of, fmt::format(" or {}/", name))));
+    }
+  }
+  if (missing.empty()) return;
+  throw WeightError(fmt::format("{}: {}; model_index.json asks for {}", root.string(), fmt::join(missing, ", "),
+                                missing.size() == 1 ? "it" : "them"));
 }
 
 WanConfig transformer_config(const fs::path& part, const weights::TensorSource& source) {
@@ -75,6 +103,10 @@ class WanFolder final : public ModelFolder {
   void find_diffusers_parts(const ConfigNode& index);
   void find_original_parts();
   void read_configs();
+  void check_weights() const;
+  weights::WeightStore bind_dit(size_t stage) const;
+  weights::WeightStore bind_text_encoder() const;
+  weights::WeightStore bind_vae() const;
 
   Parts parts_;
   WanSetup setup_;
@@ -88,6 +120,13 @@ void WanFolder::find_diffusers_parts(const ConfigNode& index) {
   parts_.vae = root / "vae";
   parts_.text_encoder = root / "text_encoder";
   parts_.tokenizer = root / "tokenizer";
+  std::vector<NeededPart> needed;
+  for (const fs::path& transformer : parts_.transformers) needed.push_back({transformer});
+  needed.insert(needed.end(), {{parts_.vae, {"config.json"}},
+                               {parts_.text_encoder, {"config.json"}},
+                               {parts_.tokenizer, {"tokenizer.json", "spiece.model"}}});
+  if (lists_wan_part(index, "scheduler")) needed.push_back({root / "scheduler", {kSchedulerFile}});
+  check_parts(root, needed);
 }
 
 void WanFolder::find_original_parts() {
@@ -139,9 +178,34 @@ WanFolder::WanFolder(const fs::path& folder) {
   }
   read_configs();
   std::optional<ConfigNode> scheduler;
-  const fs::path path = folder / "scheduler" / "scheduler_config.json";
+  const fs::path path = folder / "scheduler" / kSchedulerFile;
   if (has_file(path)) scheduler = weights::load_json(path);
   complete_wan_setup(setup_, index, scheduler);
+  check_weights();
+}
+
+// By the headers alone: a configuration that contradicts its tensors is told before any work, not after the text was
+// encoded.
+void WanFolder::check_weights() const {
+  for (size_t stage = 0; stage < parts_.transformers.size(); ++stage) bind_dit(stage);
+  bind_text_encoder();
+  bind_vae();
+}
+
+weights::WeightStore WanFolder::bind_dit(size_t stage) const {
+  auto source = weights::open_weights(parts_.transformers.at(stage));
+  return weights::WeightStore::bind(source, wan_parameters(setup_.transformers.at(stage)),
+                                    stage == 0 ? "transformer" : "transformer_2", wan_rename(*source));
+}
+
+weights::WeightStore WanFolder::bind_text_encoder() const {
+  auto source = weights::open_weights(parts_.text_encoder);
+  return weights::WeightStore::bind(source, umt5_parameters(setup_.text_encoder), "text_encoder", umt5_rename(*source));
+}
+
+weights::WeightStore WanFolder::bind_vae() const {
+  auto source = weights::open_weights(parts_.vae);
+  return weights::WeightStore::bind(source, wan_vae_parameters(setup_.vae), "vae", wan_vae_rename(setup_.vae, *source));
 }
 
 StoredPart read_stored_part(const std::string& name, const fs::path& path) {
@@ -199,27 +263,18 @@ std::vector<std::string> WanFolder::find_non_finite(const std::string& part, siz
 }
 
 std::unique_ptr<TextEncoder> WanFolder::load_text_encoder(at::ScalarType dtype, at::Device device) const {
-  auto source = weights::open_weights(parts_.text_encoder);
-  auto store =
-      weights::WeightStore::bind(source, umt5_parameters(setup_.text_encoder), "text_encoder", umt5_rename(*source));
-  return make_umt5(setup_.text_encoder, std::move(store), dtype, device);
+  return make_umt5(setup_.text_encoder, bind_text_encoder(), dtype, device);
 }
 
 std::unique_ptr<DiTModel> WanFolder::load_dit(int stage, const DitOptions& options) const {
   const auto index = static_cast<size_t>(stage);
-  auto source = weights::open_weights(parts_.transformers.at(index));
-  const WanConfig& config = setup_.transformers.at(index);
-  auto store = weights::WeightStore::bind(source, wan_parameters(config), stage == 0 ? "transformer" : "transformer_2",
-                                          wan_rename(*source));
+  auto store = bind_dit(index);
   store.set_patches(options.patches);
-  return make_wan_dit(config, store, options.dtype, options.device, options.residency);
+  return make_wan_dit(setup_.transformers.at(index), store, options.dtype, options.device, options.residency);
 }
 
 std::unique_ptr<Vae> WanFolder::load_vae(at::ScalarType dtype, at::Device device) const {
-  auto source = weights::open_weights(parts_.vae);
-  auto store =
-      weights::WeightStore::bind(source, wan_vae_parameters(setup_.vae), "vae", wan_vae_rename(setup_.vae, *source));
-  return make_wan_vae(setup_.vae, store, dtype, device);
+  return make_wan_vae(setup_.vae, bind_vae(), dtype, device);
 }
 
 class WanFamily final : public ModelFamily {

@@ -120,9 +120,13 @@ ForwardWork forward_work(const WanConfig& config, const TokenGrid& grid, const M
 
 }  // namespace
 
+bool lists_wan_part(const ConfigNode& index, std::string_view part) {
+  const ConfigNode* row = index.find(part);
+  return row && row->is_list() && !row->as_list().empty() && row->as_list()[0].is_string();
+}
+
 void read_wan_index(const ConfigNode& index, ModelInfo& info) {
-  const ConfigNode* second = index.find("transformer_2");
-  const bool has_second = second && second->is_list() && !second->as_list().empty() && second->as_list()[0].is_string();
+  const bool has_second = lists_wan_part(index, "transformer_2");
   info.boundary_ratio = index.get_number("boundary_ratio", 0);
   if (has_second != (info.boundary_ratio > 0)) {
     index.fail("transformer_2 and boundary_ratio belong together: one is given, the other is not");

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "core/config_node.h"
@@ -23,10 +24,13 @@ struct WanSetup {
   Umt5Config text_encoder;
 };
 
+// Whether model_index.json names a class for the part; [null, null] stands for one that is left out.
+bool lists_wan_part(const ConfigNode& index, std::string_view part);
+
 // What model_index.json says of the experts and timesteps, into `info`.
 void read_wan_index(const ConfigNode& index, ModelInfo& info);
 
-// Fills the rest of `info` from the configurations, the scheduler's (none: an original folder) and model_index.json.
+// Fills the rest of `info` from the configurations, the scheduler's (none: an original folder, or one that lists none) and model_index.json.
 void complete_wan_setup(WanSetup& setup, const ConfigNode& index, const std::optional<ConfigNode>& scheduler);
 
 // Counted on the layers of wan.cpp, umt5.cpp and the VAE; a size that the model does not take is a ShapeError.

@@ -115,6 +115,22 @@ TEST(Umt5, equals_the_reference_checkpoint_stage_by_stage) {
     EXPECT_TRUE(test::matches(seen[stage], stages->read(stage).squeeze(0))) << stage;
 }
 
+TEST(Umt5, can_be_stopped_before_each_of_its_blocks) {
+  int calls = 0;
+  const auto encoder = make_umt5(tiny_config(), tiny_store(), at::kFloat, at::kCPU);
+  const at::Tensor whole = encoder->encode(kSixIds, [&] { ++calls; });
+  EXPECT_EQ(calls, tiny_config().num_layers);
+  for (int last = 1; last <= tiny_config().num_layers; ++last) {
+    calls = 0;
+    const auto stop = [&] {
+      if (++calls == last) throw InterruptedError("interrupted");
+    };
+    EXPECT_THROW(encoder->encode(kSixIds, stop), InterruptedError);
+    EXPECT_EQ(calls, last);
+  }
+  EXPECT_TRUE(at::equal(encoder->encode(kSixIds), whole));  // it can go on afterwards
+}
+
 TEST(Umt5, puts_distances_into_the_buckets_of_the_table) {
   const std::pair<int64_t, int64_t> firsts[] = {{8, 8},   {12, 9},  {16, 10}, {23, 11},
                                                 {32, 12}, {46, 13}, {64, 14}, {91, 15}};

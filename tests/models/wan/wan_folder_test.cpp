@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // (pattern in a diffusers name, original); applied in this order.
 using Renames = std::vector<std::pair<const char*, const char*>>;
@@ -166,7 +167,11 @@ TEST_F(WanFolders, names_the_part_that_is_missing) {
   fs::remove(root / "vae" / "config.json");
   EXPECT_THAT(refusal(root), HasSubstr("vae/config.json"));
   fs::remove_all(root / "transformer");
-  EXPECT_THAT(refusal(root), HasSubstr("transformer"));
+  EXPECT_THAT(refusal(root), HasSubstr("copy: no transformer/ folder, no vae/config.json;"));
+  fs::remove(root / "tokenizer" / "tokenizer.json");
+  EXPECT_THAT(refusal(root), Not(HasSubstr("tokenizer")));  // spiece.model will do
+  fs::remove(root / "tokenizer" / "spiece.model");
+  EXPECT_THAT(refusal(root), HasSubstr("no tokenizer/tokenizer.json or tokenizer/spiece.model"));
 }
 
 TEST_F(WanFolders, refuses_scheduler_settings_that_would_change_the_numbers) {
