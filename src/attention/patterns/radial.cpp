@@ -1,8 +1,9 @@
 // Radial attention: the further apart two frames are, the narrower the band of tokens that see each other.
 //
-// Source   "Radial Attention: O(n log n) Sparse Attention with Energy Decay for Long Video Generation", arXiv 2506.19852,
-//          and its public code, which wins where they differ: widths from the power of two above the frame's tokens,
-//          never below a block; whole bands, not diagonals, in far frames; a block is kept by the density of its columns.
+// Source   "Radial Attention: O(n log n) Sparse Attention with Energy Decay for Long Video Generation", arXiv
+//          2506.19852, and its public code, which wins where they differ: widths from the power of two above the
+//          frame's tokens, never below a block; whole bands, not diagonals, in far frames; a block is kept by the
+//          density of its columns.
 // Differs  `robust` (default) repairs what that code loses where blocks straddle frames: the last block of a frame, the
 //          thirds of blocks that two frames share, neighbours in tiny frames, the diagonal. Text has blocks of its own.
 //          `parity` is the public mask, in which blocks at and behind the border to the text are dense and rows may be
