@@ -19,6 +19,9 @@ int run_plan(const Invocation& invocation);
 int run_models(const Invocation& invocation);
 int run_make_random(const Invocation& invocation);
 int run_doctor(const Invocation& invocation);
+int run_pattern_run(const Invocation& invocation);
+int run_pattern_show(const Invocation& invocation);
+int run_pattern_list(const Invocation& invocation);
 
 // Log level, threads. Call first in a command.
 void set_up_run(const ConfigNode& effective);

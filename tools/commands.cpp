@@ -166,6 +166,89 @@ std::vector<CommandSpec> config_commands() {
   };
 }
 
+KeySpec integer_key(const std::string& name, const std::string& flag, const std::string& sentence, double minimum) {
+  return {.name = name,
+          .type = KeyType::kInteger,
+          .sentence = sentence,
+          .group = "Call",
+          .flags = flag,
+          .minimum = minimum,
+          .maximum = 1 << 30};
+}
+
+std::vector<KeySpec> pattern_keys() {
+  return {said("attention", "one method: METHOD[:key=value,...]"),
+          {.name = "qkv",
+           .type = KeyType::kPath,
+           .sentence = "safetensors with q [B, H, N, D], k and v [B, Hk, N, D], later calls as q2 k2 v2 ...",
+           .group = "Input",
+           .flags = "--qkv"},
+          {.name = "grid",
+           .sentence = "FRAMES,ROWS,COLS of the video tokens",
+           .group = "Input",
+           .flags = "--grid",
+           .default_note = "1,1,N"},
+          {.name = "text",
+           .sentence = "TOKENS[:start or :end] of text in the sequence",
+           .group = "Input",
+           .flags = "--text",
+           .default_note = "none"},
+          integer_key("block_size", "--block-size", "option block_size of the method", 1),
+          integer_key("query_block", "--query-block", "option query_block of the method", 1),
+          integer_key("layer", "--layer", "layer of the call", 0),
+          integer_key("layers", "--layers", "layers of the model", 1),
+          integer_key("step", "--step", "step of the first call; rules that make early steps dense then hold", 0),
+          integer_key("steps", "--steps", "steps of the run", 1),
+          {.name = "sigma",
+           .type = KeyType::kNumber,
+           .sentence = "noise level of the call",
+           .group = "Call",
+           .flags = "--sigma",
+           .minimum = 0},
+          integer_key("heads", "--heads", "heads of the layout, where no tensors say it", 1),
+          *generate_keys().find("overwrite")};
+}
+
+std::vector<CommandSpec> pattern_commands() {
+  std::vector<KeySpec> run = pattern_keys();
+  run.push_back({.name = "call_steps",
+                 .sentence = "steps of the calls of the file, such as 10,30",
+                 .group = "Call",
+                 .flags = "--call-steps"});
+  run.push_back(integer_key("seed", "-s,--seed", "of methods that draw", 0));
+  run.push_back({.name = "plan_only",
+                 .type = KeyType::kBoolean,
+                 .sentence = "the layout without its attention",
+                 .group = "Call",
+                 .flags = "--plan-only",
+                 .default_text = "false"});
+  run.push_back(said("output", "safetensors: level, query_offsets, key_offsets, q_order, k_order, out, lse"));
+  std::vector<KeySpec> show = pattern_keys();
+  show.push_back(integer_key("head", "--head", "head to show", 0));
+  show.push_back(said("output", "PNG picture (default: text on stdout)"));
+  return {
+      {.name = "pattern",
+       .summary = "attention methods on their own: run, show, list",
+       .keys = KeyTable({}),
+       .is_group = true},
+      {.name = "pattern run",
+       .summary = "plans and runs one method on tensors of a file",
+       .keys =
+           pick_keys({"attention_backend", "pattern_cache_mib", "device", "dtype", "threads", "quiet", "verbose"}, run),
+       .examples = "  strobe pattern run --qkv case.safetensors --attention radial:decay_factor=1 --grid 4,8,8 -o "
+                   "out.safetensors\n"},
+      {.name = "pattern show",
+       .summary = "a layout as text or as a picture",
+       .positionals = {{"FILE", "what `pattern run` or `generate --dump` wrote", /*is_required=*/false}},
+       .keys = pick_keys({"device", "dtype", "threads", "quiet", "verbose"}, show),
+       .examples = "  strobe pattern show --attention radial --grid 21,30,52 -o radial.png\n"},
+      {.name = "pattern list",
+       .summary = "attention methods, or the options and presets of one",
+       .positionals = {{"METHOD", "a method", /*is_required=*/false}},
+       .keys = KeyTable({})},
+  };
+}
+
 CommandSpec completion() {
   return {.name = "completion",
           .summary = "completion script for bash or zsh",
@@ -184,6 +267,7 @@ const std::vector<CommandSpec>& commands() {
   static const std::vector<CommandSpec> list = [] {
     std::vector<CommandSpec> all = {generate(), decode(), encode(), replay(), plan(), models(), make_random()};
     for (CommandSpec& command : config_commands()) all.push_back(std::move(command));
+    for (CommandSpec& command : pattern_commands()) all.push_back(std::move(command));
     all.push_back(completion());
     all.push_back(doctor());
     return all;

@@ -23,6 +23,9 @@ constexpr Runner kRunners[] = {{"generate", run_generate},
                                {"plan", run_plan},
                                {"models", run_models},
                                {"models make-random", run_make_random},
+                               {"pattern run", run_pattern_run},
+                               {"pattern show", run_pattern_show},
+                               {"pattern list", run_pattern_list},
                                {"doctor", run_doctor}};
 
 int run(int argc, char** argv) {
