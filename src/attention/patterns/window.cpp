@@ -1,7 +1,7 @@
 // Window attention: a query block reads the key blocks that hold a patch inside a window around one of its own.
 //
-// Source   sliding windows over video latents, arXiv 2502.04507. Blocks here are runs of raster tokens, not tiles; a block
-//          counts as inside if any pair of its tokens is, so the token window is never cut.
+// Source   sliding windows over video latents, arXiv 2502.04507. Blocks here are runs of raster tokens, not tiles, and
+//          count as inside if any pair of their tokens is, so that the token window is never cut.
 // Input    the grid; window as half-widths in latent patches, frames/rows/cols. No tensors.
 // Output   one layout for all heads. Text in blocks of its own, always kept.
 // Cost     one range of blocks for each line of patches in each window.
