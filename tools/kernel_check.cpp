@@ -1,0 +1,95 @@
+// strobe_kernel_check: every kernel of the lists by forced name against float64, and with --bench its speed. Links the
+// kernels only, so that it runs where nothing but a compiler is.
+//
+// Exit status: 0 all that can run here passed, 1 something failed, 2 usage.
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "kernels/block_attention/cases.h"
+#include "kernels/common/machine.h"
+#include "kernels/common/parallel.h"
+
+namespace {
+
+using namespace strobe::kernels;
+
+constexpr double kBudget = 3e7;          // multiply-adds of the reference for a case
+constexpr double kReferenceLimit = 4e6;  // the reference itself runs cases up to this size
+constexpr int kRuns = 20;
+
+struct Tally {
+  int passed = 0, failed = 0, skipped = 0;
+  std::map<std::string, int> reasons;
+  double call = 0, row = 0, lse = 0;
+};
+
+void note(Tally& tally, const std::string& kernel, const std::string& name, const CaseResult& result) {
+  if (!result.skipped.empty()) {
+    ++tally.skipped;
+    ++tally.reasons[result.skipped];
+    return;
+  }
+  tally.call = std::max(tally.call, result.call);
+  tally.row = std::max(tally.row, result.row);
+  tally.lse = std::max(tally.lse, result.lse);
+  ++(result.failure.empty() ? tally.passed : tally.failed);
+  if (!result.failure.empty())
+    std::printf("FAILED %s on %s: %s\n", kernel.c_str(), name.c_str(), result.failure.c_str());
+}
+
+void note(Tally& tally, const std::string& kernel, const std::string& failure) {
+  ++(failure.empty() ? tally.passed : tally.failed);
+  if (!failure.empty()) std::printf("FAILED %s: %s\n", kernel.c_str(), failure.c_str());
+}
+
+void print(const std::string& kernel, const char* dtype, const Tally& tally) {
+  std::printf("%-30s %s  passed %d  failed %d  skipped %d  worst: call %.2e  row %.2e  lse %.2e\n", kernel.c_str(),
+              dtype, tally.passed, tally.failed, tally.skipped, tally.call, tally.row, tally.lse);
+  for (const auto& [reason, count] : tally.reasons) std::printf("    skipped %d: %s\n", count, reason.c_str());
+}
+
+int check_attention(ThreadPool& pool, const std::string& filter) {
+  int failed = 0;
+  const std::vector<AttentionCase> cases = attention_cases();
+  for (const BlockAttentionKernel& kernel : block_attention_kernels()) {
+    const bool is_reference = std::strcmp(kernel.name, "block_attention_reference") == 0;
+    for (ScalarType dtype : {ScalarType::kFloat32, ScalarType::kBFloat16}) {
+      Tally tally;
+      for (const AttentionCase& c : cases) {
+        if (c.dtype != dtype || c.name.find(filter) == std::string::npos) continue;
+        const double size = 1.0 * c.batch * c.heads * c.query_tokens * c.key_tokens * c.head_dim;
+        if (is_reference && size > kReferenceLimit) continue;
+        note(tally, kernel.name, c.name, run_attention_case(kernel, c, pool.parallel(), kBudget));
+        const bool is_small = c.query_tokens <= 1500 && !is_reference;
+        if (is_small) note(tally, kernel.name, check_determinism(kernel, c, pool.parallel(), kRuns));
+      }
+      for (int32_t width : {32, 64, 128}) {
+        if (!is_reference) note(tally, kernel.name, check_dense_is_full(kernel, dtype, width, pool.parallel()));
+      }
+      print(kernel.name, dtype == ScalarType::kFloat32 ? "fp32" : "bf16", tally);
+      failed += tally.failed;
+    }
+  }
+  return failed;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string filter;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+      filter = argv[++i];
+    } else {
+      std::fprintf(stderr, "usage: strobe_kernel_check [--only PART_OF_A_CASE_NAME] [--bench]\n");
+      return 2;
+    }
+  }
+  std::printf("%s, %d logical processors\n", machine().cpu_name.c_str(), machine().cores);
+  ThreadPool pool(machine().cores);
+  const int failed = check_attention(pool, filter);
+  std::printf(failed == 0 ? "all passed\n" : "%d failed\n", failed);
+  return failed == 0 ? 0 : 1;
+}
