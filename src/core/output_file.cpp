@@ -97,6 +97,23 @@ void OutputFile::publish(Replace replace) {
   is_published_ = true;
 }
 
+OutputFolder::OutputFolder(const std::filesystem::path& target)
+    : target_(target.has_filename() ? target : target.parent_path()), temporary_(temporary_beside(target_)) {
+  std::error_code error;
+  if (std::filesystem::exists(target_, error) &&
+      (!std::filesystem::is_directory(target_, error) || !std::filesystem::is_empty(target_, error))) {
+    throw ConfigError(fmt::format("{}: exists already and is not an empty folder", target_.string()));
+  }
+  if (::mkdir(temporary_.c_str(), 0777) != 0) throw_system("mkdir", target_, errno);
+}
+
+OutputFolder::~OutputFolder() {
+  std::error_code error;
+  std::filesystem::remove_all(temporary_, error);
+}
+
+void OutputFolder::publish() { rename_and_sync(temporary_, target_, Replace::kAllowed); }
+
 void write_all(int descriptor, const void* data, size_t bytes, const std::filesystem::path& named) {
   const char* next = static_cast<const char*>(data);
   while (bytes > 0) {

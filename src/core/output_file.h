@@ -1,4 +1,4 @@
-// Files that appear under their name only when they are complete.
+// Files, and folders, that appear under their name only when they are complete.
 //
 // Contract  Everything is written under a temporary name beside the target, fsynced, and renamed to the target; then the
 //           folder is fsynced too. What is not published is removed, also where the target must not be replaced and has
@@ -33,6 +33,22 @@ class OutputFile {
   std::filesystem::path target_, temporary_;
   int descriptor_ = -1;
   bool is_published_ = false;
+};
+
+// A folder in the making; gone with all that is in it unless it is published. The files in it see to themselves.
+class OutputFolder {
+ public:
+  // ConfigError for a target that exists and is not an empty folder.
+  explicit OutputFolder(const std::filesystem::path& target);
+  ~OutputFolder();
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+  const std::filesystem::path& path() const { return temporary_; }
+  void publish();
+
+ private:
+  std::filesystem::path target_, temporary_;
 };
 
 // An OutputFile of `bytes`.

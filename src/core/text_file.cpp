@@ -36,15 +36,15 @@ bool is_control(char c) {
 
 }  // namespace
 
-std::string read_text_file(const std::filesystem::path& path, uintmax_t max_bytes) {
+std::string read_whole_file(const std::filesystem::path& path, uintmax_t max_bytes) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    throw ConfigError(fmt::format("{}: is a folder, expected a file", path.string()));
+    throw IoError(fmt::format("{}: is a folder, expected a file", path.string()));
   }
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     const bool exists = std::filesystem::exists(path, error);
-    throw ConfigError(fmt::format("{}: {}", path.string(), exists ? "cannot be read" : "no such file"));
+    throw IoError(fmt::format("{}: {}", path.string(), exists ? "cannot be read" : "no such file"));
   }
   // Read rather than asked for: a pipe has no size.
   std::string text;
@@ -52,11 +52,19 @@ std::string read_text_file(const std::filesystem::path& path, uintmax_t max_byte
   while (file.read(buffer, sizeof(buffer)) || file.gcount() > 0) {
     text.append(buffer, static_cast<size_t>(file.gcount()));
     if (text.size() > max_bytes) {
-      throw ConfigError(fmt::format("{}: more than {} bytes, the limit for such files", path.string(), max_bytes));
+      throw IoError(fmt::format("{}: more than {} bytes, the limit for such files", path.string(), max_bytes));
     }
   }
-  if (file.bad()) throw ConfigError(fmt::format("{}: cannot be read", path.string()));
+  if (file.bad()) throw IoError(fmt::format("{}: cannot be read", path.string()));
   return text;
+}
+
+std::string read_text_file(const std::filesystem::path& path, uintmax_t max_bytes) {
+  try {
+    return read_whole_file(path, max_bytes);
+  } catch (const IoError& error) {
+    throw ConfigError(error.what());
+  }
 }
 
 std::string_view without_byte_order_mark(std::string_view text) {

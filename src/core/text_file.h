@@ -1,6 +1,7 @@
-// Text files that people write: read whole, checked to be text.
+// Small files read whole, and text files that people write: checked to be text.
 //
 // Errors    ConfigError, since a file that a command line names is part of what was asked; it names file, line and column.
+//           read_whole_file is for the other files and throws IoError.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,10 @@
 
 namespace strobe {
 
-// The bytes of a file of at most `max_bytes`, as they are.
+// The bytes of a file of at most `max_bytes`, as they are. A pipe will do.
+std::string read_whole_file(const std::filesystem::path& path, uintmax_t max_bytes);
+
+// The same with a ConfigError.
 std::string read_text_file(const std::filesystem::path& path, uintmax_t max_bytes);
 
 // Without the byte order mark that some editors put in front of UTF-8.

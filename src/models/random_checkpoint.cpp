@@ -17,36 +17,6 @@ using weights::TensorSpec;
 // Elements drawn at a time: a multiple of 16 (noise.h), 64 MB in float32.
 constexpr int64_t kPartElements = int64_t{1} << 24;
 
-// A folder in the making; gone unless it is published.
-class FolderInTheMaking {
- public:
-  explicit FolderInTheMaking(const fs::path& target)
-      : target_(target.has_filename() ? target : target.parent_path()), part_(temporary_beside(target_)) {
-    std::error_code error;
-    if (fs::exists(target_, error) && (!fs::is_directory(target_, error) || !fs::is_empty(target_, error))) {
-      throw ConfigError(fmt::format("{}: exists already and is not an empty folder", target_.string()));
-    }
-    fs::create_directory(part_, error);
-    if (error) throw IoError(fmt::format("{}: cannot be made: {}", target_.string(), error.message()));
-  }
-  ~FolderInTheMaking() {
-    std::error_code error;
-    fs::remove_all(part_, error);
-  }
-  FolderInTheMaking(const FolderInTheMaking&) = delete;
-  FolderInTheMaking& operator=(const FolderInTheMaking&) = delete;
-
-  const fs::path& path() const { return part_; }
-  void publish() {
-    std::error_code error;
-    fs::rename(part_, target_, error);
-    if (error) throw IoError(fmt::format("{}: rename: {}", target_.string(), error.message()));
-  }
-
- private:
-  fs::path target_, part_;
-};
-
 void make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -176,7 +146,7 @@ uint64_t checkpoint_bytes(const CheckpointFiles& files, std::optional<at::Scalar
 void write_random_checkpoint(const fs::path& folder, const CheckpointFiles& files,
                              const RandomCheckpointOptions& options) {
   const uint64_t total = checkpoint_bytes(files, options.dtype);
-  FolderInTheMaking part(folder);
+  OutputFolder part(folder);
   if (!options.is_zero) check_space(part.path(), total);
   for (const auto& [name, text] : files.texts) {
     make_folder((part.path() / name).parent_path());

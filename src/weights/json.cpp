@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
@@ -197,19 +196,7 @@ ConfigNode parse_json(std::string_view text, const std::string& origin) {
 }
 
 ConfigNode load_json(const std::filesystem::path& path) {
-  std::error_code error;
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) throw IoError(fmt::format("{}: cannot be read: {}", path.string(), error.message()));
-  if (size > kMaxFileBytes) {
-    throw IoError(fmt::format("{}: {} bytes, the limit for JSON files is {}", path.string(), size, kMaxFileBytes));
-  }
-  std::string text(static_cast<size_t>(size), '\0');
-  std::ifstream file(path, std::ios::binary);
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file || file.gcount() != static_cast<std::streamsize>(text.size())) {
-    throw IoError(fmt::format("{}: cannot be read", path.string()));
-  }
-  return parse_json(text, path.string());
+  return parse_json(read_whole_file(path, kMaxFileBytes), path.string());
 }
 
 std::string to_json(const ConfigNode& node, int indent) {

@@ -100,6 +100,35 @@ INSTANTIATE_TEST_SUITE_P(FileSystems, Publishing,
                          testing::Values(FileSystem{"today's", 0, 0}, FileSystem{"links_only", EINVAL, 0},
                                          FileSystem{"old_kernel", ENOSYS, 0}, FileSystem{"neither", EINVAL, EPERM}));
 
+TEST(OutputFolder, appears_when_it_is_published_and_leaves_nothing_otherwise) {
+  const test::TempFolder folder;
+  {
+    const OutputFolder part(folder / "model");
+    write_file(part.path() / "a", "text");
+    EXPECT_FALSE(std::filesystem::exists(folder / "model"));
+  }
+  EXPECT_EQ(num_entries(folder), 0u);
+  std::filesystem::create_directory(folder / "model");  // an empty one may be there
+  {
+    OutputFolder part(folder / "model/");
+    write_file(part.path() / "a", "text");
+    part.publish();
+  }
+  EXPECT_EQ(read_file(folder / "model" / "a"), "text");
+  EXPECT_EQ(num_entries(folder), 1u);
+}
+
+TEST(OutputFolder, takes_no_place_that_is_taken_and_none_that_is_not_there) {
+  const test::TempFolder folder;
+  folder.write("file", "mine");
+  std::filesystem::create_directory(folder / "full");
+  folder.write("full/file", "mine");
+  EXPECT_THROW(OutputFolder(folder / "file"), ConfigError);
+  EXPECT_THROW(OutputFolder(folder / "full"), ConfigError);
+  EXPECT_THROW(OutputFolder(folder / "none" / "model"), IoError);
+  EXPECT_EQ(num_entries(folder), 2u);
+}
+
 TEST(OutputFile, is_published_by_one_of_many) {
   const test::TempFolder folder;
   std::atomic<int> published{0};

@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "config/key_table.h"
 #include "config/yaml_loader.h"
 #include "core/error.h"
 #include "core/text_file.h"
 #include "models/text/sentencepiece_tokenizer.h"
 #include "models/text/spiece_model.h"
+#include "pipelines/generate_keys.h"
 #include "pipelines/prompt_file.h"
 #include "weights/dtypes.h"
 #include "weights/json.h"
@@ -62,37 +62,6 @@ void require_place(const std::string& place, const std::string& file, std::strin
   require(line >= 1 && line <= 1 + std::count(text.begin(), text.end(), '\n'), "a line that the file has");
 }
 
-// One key of each kind, since the real table needs LibTorch.
-const config::KeyTable& prompt_keys() {
-  using config::KeyType;
-  static const config::KeyTable keys({
-      {.name = "prompt", .flags = "-p,--prompt", .is_list = true, .is_per_job = true},
-      {.name = "negative_prompt", .flags = "-n,--negative-prompt", .is_per_job = true},
-      {.name = "num_frames", .type = KeyType::kInteger, .flags = "--num-frames", .minimum = 1, .is_per_job = true},
-      {.name = "height", .type = KeyType::kInteger, .flags = "--height", .minimum = 1, .is_per_job = true},
-      {.name = "width", .type = KeyType::kInteger, .flags = "--width", .minimum = 1, .is_per_job = true},
-      {.name = "size",
-       .type = KeyType::kSize,
-       .flags = "--size",
-       .axes = {"num_frames", "height", "width"},
-       .is_per_job = true},
-      {.name = "seed", .type = KeyType::kInteger, .flags = "-s,--seed", .minimum = -1, .is_per_job = true},
-      {.name = "steps", .type = KeyType::kInteger, .flags = "--steps,--num-steps", .maximum = 99, .is_per_job = true},
-      {.name = "shift",
-       .type = KeyType::kNumber,
-       .flags = "--shift",
-       .minimum = 0,
-       .is_above_minimum = true,
-       .is_per_job = true},
-      {.name = "loud", .type = KeyType::kBoolean, .flags = "--loud", .is_per_job = true},
-      {.name = "dtype", .flags = "--dtype", .choices = {"fp32", "bf16"}, .is_per_job = true},
-      {.name = "lora", .type = KeyType::kPath, .flags = "--lora", .is_list = true, .is_per_job = true},
-      {.name = "attention.window", .type = KeyType::kInteger, .is_per_job = true},
-      {.name = "model", .type = KeyType::kPath, .flags = "-m,--model"},
-  });
-  return keys;
-}
-
 void require_usable(const pipelines::PromptLine& line, const std::string& file, std::string_view text) {
   require_place(line.place, file, text);
   if (!line.error.empty()) {
@@ -104,9 +73,9 @@ void require_usable(const pipelines::PromptLine& line, const std::string& file, 
   require(line.text.find_first_not_of(" \t\r\n") != std::string::npos, "a prompt that says something");
   require(find_invalid_utf8(line.text) == std::string::npos, "a prompt in UTF-8");
   require(find_control_character(line.text) == std::string::npos, "a prompt without control characters");
-  require(is_same(prompt_keys().checked(line.overrides), line.overrides), "settings in canonical form");
+  require(is_same(pipelines::generate_keys().checked(line.overrides), line.overrides), "settings in canonical form");
   for (const auto& [name, value] : line.overrides.as_map()) {
-    const config::KeySpec* key = prompt_keys().find(name);
+    const config::KeySpec* key = pipelines::generate_keys().find(name);
     require(key && key->is_per_job && name != "prompt" && !value.is_null(), "keys of one clip, all given");
     require_place(value.origin(), file, text);
   }
@@ -198,14 +167,15 @@ void drive_prompt_file(std::string_view bytes) {
   const std::string file = "p";
   std::vector<pipelines::PromptLine> lines;
   try {
-    lines = pipelines::parse_prompts(text, formats[index], file, prompt_keys());
+    lines = pipelines::parse_prompts(text, formats[index], file, pipelines::generate_keys());
   } catch (const ConfigError& error) {
     require(std::string_view(error.what()).starts_with("p:"), "a message begins with its file");
     require_readable(error.what());
     return;
   }
   require(!lines.empty(), "some prompt");
-  const std::vector<pipelines::PromptLine> again = pipelines::parse_prompts(text, formats[index], file, prompt_keys());
+  const std::vector<pipelines::PromptLine> again =
+      pipelines::parse_prompts(text, formats[index], file, pipelines::generate_keys());
   require(again.size() == lines.size(), "as many prompts the second time");
   for (size_t i = 0; i < lines.size(); ++i) {
     require_usable(lines[i], file, text);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -24,6 +23,7 @@ namespace {
 
 using text::SpecialToken;
 
+constexpr uintmax_t kMaxModelBytes = uintmax_t{64} << 20;
 constexpr size_t kMaxTemplateIds = 16;  // they take room from the text
 
 enum class Prefix { kAlways, kFirst, kNever };
@@ -238,19 +238,6 @@ Parts read_tokenizer_json(const ConfigNode& root) {
   return parts;
 }
 
-std::string read_file(const std::filesystem::path& path) {
-  constexpr uintmax_t kMaxBytes = 64 << 20;
-  std::error_code error;
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) throw IoError(fmt::format("{}: {}", path.string(), error.message()));
-  if (size > kMaxBytes) throw IoError(fmt::format("{}: {} bytes, at most {} are read", path.string(), size, kMaxBytes));
-  std::string bytes(size, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file.read(bytes.data(), static_cast<std::streamsize>(size)))
-    throw IoError(fmt::format("{}: cannot be read", path.string()));
-  return bytes;
-}
-
 int64_t read_extra_ids(const std::filesystem::path& folder) {
   constexpr int64_t kDefault = 100;
   constexpr int64_t kMost = 100000;
@@ -307,7 +294,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& folder) {
   }
   const std::filesystem::path spiece = folder / "spiece.model";
   if (std::filesystem::exists(spiece))
-    return parse_tokenizer_spiece(read_file(spiece), spiece.string(), read_extra_ids(folder));
+    return parse_tokenizer_spiece(read_whole_file(spiece, kMaxModelBytes), spiece.string(), read_extra_ids(folder));
   throw IoError(fmt::format("{}: has neither tokenizer.json nor spiece.model", folder.string()));
 }
 
