@@ -4,6 +4,7 @@
 
 #include "core/torch.h"
 // After the precompiled header.
+#include "attention/engine.h"
 #include "core/timer.h"
 
 namespace strobe::pipelines {
@@ -50,9 +51,11 @@ Rates measure_once(const Device& device, Clock clock, int64_t shares) {
 
   constexpr int64_t kKeys = 256, kHeadWidth = 128;
   const int64_t heads = 2 * shares;
+  attention::AttentionEngine engine;
+  const attention::AttentionSite site{.branches = {Branch::kCond}, .grid = {.frames = 1, .rows = 1, .cols = kKeys}};
   const at::Tensor q = at::full({1, heads, kKeys, kHeadWidth}, 0.1, options);
   rates.attention = measure(clock, 4.0 * static_cast<double>(heads * kKeys * kKeys * kHeadWidth),
-                            [&] { return at::scaled_dot_product_attention(q, q, q); });
+                            [&] { return engine(site, {.q = q, .k = q, .v = q, .key_bias = {}}); });
 
   // LibTorch gives a convolution to oneDNN, as the VAE does, where channels x frames x rows are above 20480; below it
   // takes another one of half the speed.

@@ -14,7 +14,7 @@ namespace strobe::pipelines {
 
 struct Rates {
   double linear = 0;       // [tokens, 1536] x [1536, 1536]
-  double attention = 0;    // LibTorch's SDPA, head width 128
+  double attention = 0;    // dense, by the kernel that a run would take; head width 128
   double convolution = 0;  // 3x3x3 over 96 channels, float32 as the VAE runs
   double seconds = 0;      // what the measurement took
 };

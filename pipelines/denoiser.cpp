@@ -3,6 +3,7 @@
 #include "core/torch.h"
 // After the precompiled header.
 #include "core/error.h"
+#include "pipelines/pattern_dump.h"
 
 namespace strobe::pipelines {
 namespace {
@@ -32,7 +33,9 @@ Denoiser::Denoiser(const models::ModelInfo& info, Parts& parts, const Job& job, 
       engine_({.rules = attention_rules(job.request),
                .backend = job.request.attention_backend,
                .cache_bytes = job.request.pattern_cache_mib << 20}),
-      guider_(make_guider_of(job)) {}
+      guider_(make_guider_of(job)) {
+  if (!job.request.dump.empty()) engine_.set_observer(make_pattern_dump(job.request.dump));
+}
 
 void Denoiser::set_text(models::Conditioning positive, models::Conditioning negative) {
   positive_ = std::move(positive);

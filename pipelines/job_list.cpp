@@ -130,6 +130,7 @@ class Lister {
     set_name(job, job.request.output, output_name(job.request.output.string(), fields, clips_));
     set_name(job, job.request.save_latents, latents_name(job.request.save_latents.string(), fields, clips_));
     set_name(job, job.request.save_frames, frames_name(job.request.save_frames.string(), fields, clips_));
+    set_name(job, job.request.dump, frames_name(job.request.dump.string(), fields, clips_));
   }
 
   static void set_name(JobSpec& job, std::filesystem::path& asked, std::filesystem::path name) {
@@ -145,7 +146,7 @@ class Lister {
     for (const JobSpec& job : jobs_) {
       if (!job.error.empty()) continue;
       for (const std::filesystem::path* path :
-           {&job.request.output, &job.request.save_latents, &job.request.save_frames}) {
+           {&job.request.output, &job.request.save_latents, &job.request.save_frames, &job.request.dump}) {
         if (path->empty()) continue;
         const auto [other, is_new] = seen.emplace(path->lexically_normal().string(), &job);
         if (is_new || other->second == &job) continue;

@@ -26,11 +26,22 @@ namespace strobe::pipelines {
 
 class EmbeddingStore;
 
+// One step of sampling; attention over all its layers and branches.
+struct StepReport {
+  int step = 0;  // steps done
+  int steps = 0;
+  double seconds = 0;  // of this step
+  double density = 1;
+  std::string methods;  // "radial", "adaspa+dense"
+  int64_t plans = 0, cache_hits = 0;
+  double selection_ms = 0;
+};
+
 // What the caller sees while a clip is made. Any may be empty.
 struct Progress {
-  std::function<void(const std::string& stage)> on_stage;            // "text", "denoise", "decode"
-  std::function<void(int64_t done, int64_t total)> on_texts;         // after each prompt that is encoded
-  std::function<void(int step, int steps, double seconds)> on_step;  // after each step; seconds of that step
+  std::function<void(const std::string& stage)> on_stage;     // "text", "denoise", "decode"
+  std::function<void(int64_t done, int64_t total)> on_texts;  // after each prompt that is encoded
+  std::function<void(const StepReport& report)> on_step;      // after each step
   std::function<void(int64_t frames, int64_t total)> on_frames;
   std::function<bool()> is_interrupted;  // asked before each block of the text encoder, after each step and chunk
   std::function<void(int step, const at::Tensor& latents)> on_latents;  // after each step

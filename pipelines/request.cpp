@@ -1,5 +1,6 @@
 #include "pipelines/request.h"
 
+
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
@@ -72,7 +73,8 @@ void check_loras(const std::vector<weights::Lora>& loras) {
 void check_outputs_differ(const Request& request) {
   const std::pair<const char*, const std::filesystem::path*> outputs[] = {{"--output", &request.output},
                                                                           {"--save-latents", &request.save_latents},
-                                                                          {"--save-frames", &request.save_frames}};
+                                                                          {"--save-frames", &request.save_frames},
+                                                                          {"--dump", &request.dump}};
   for (const auto& [flag, path] : outputs) {
     for (const auto& [other_flag, other] : outputs) {
       if (path == other || path->empty() || other->empty() || comparable(*path) != comparable(*other)) continue;
@@ -226,6 +228,13 @@ void check_outputs(const Job& job, bool may_overwrite) {
                  may_overwrite);
   }
   if (!request.save_latents.empty()) check_output_file(request.save_latents, may_overwrite);
+  if (!request.dump.empty()) {
+    std::error_code error;
+    if (std::filesystem::exists(request.dump, error) && !std::filesystem::is_directory(request.dump, error)) {
+      throw ConfigError(fmt::format("--dump {}: not a folder", request.dump.string()));
+    }
+    check_folder_writable(folder_of(clip_stem(request.dump)));
+  }
 }
 
 Job resolve(const Request& request, const models::ModelInfo& info) {

@@ -37,6 +37,7 @@ struct Request {
   std::filesystem::path init_latents;  // empty: noise from the seed
   std::filesystem::path save_latents;  // empty: not kept
   std::filesystem::path save_frames;   // empty: no PNG frames
+  std::filesystem::path dump;          // folder of what attention did, call by call; empty: none
   std::string codec, pix_fmt;
   int crf = -1;
   bool is_lossless = false;

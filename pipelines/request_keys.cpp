@@ -58,6 +58,7 @@ Request to_request(const ConfigNode& effective) {
   r.init_latents = effective.get_string("init_latents", "");
   r.save_latents = effective.get_string("save_latents", "");
   r.save_frames = effective.get_string("save_frames", "");
+  r.dump = effective.get_string("dump", "");
   r.codec = effective.get_string("codec", "");
   r.pix_fmt = effective.get_string("pix_fmt", "");
   r.crf = static_cast<int>(effective.get_integer("crf", -1));

@@ -27,6 +27,23 @@ void stop_if_interrupted(const Progress& progress) {
   if (progress.is_interrupted && progress.is_interrupted()) throw InterruptedError("interrupted");
 }
 
+StepReport report_step(const attention::AttentionStats& stats, int step) {
+  StepReport report{.step = step + 1};
+  double pairs = 0, dense_pairs = 0;
+  for (auto site = stats.sites().rbegin(); site != stats.sites().rend() && site->step == step; ++site) {
+    pairs += site->pairs;
+    dense_pairs += site->dense_pairs;
+    report.plans += site->plans;
+    report.cache_hits += site->cache_hits;
+    report.selection_ms += site->selection_ms;
+    if (("+" + report.methods + "+").find("+" + site->method + "+") == std::string::npos) {
+      report.methods += (report.methods.empty() ? "" : "+") + site->method;
+    }
+  }
+  if (dense_pairs > 0) report.density = pairs / dense_pairs;
+  return report;
+}
+
 // Writes the state every so many steps; without a number, when a minute of work would be lost.
 class CheckpointWriter {
  public:
@@ -179,7 +196,12 @@ at::Tensor Pipeline::denoise(const Job& job, const ClipOptions& clip, const Prog
         return velocity;
       },
       [&](const sampling::SamplerState& state) {
-        if (progress.on_step) progress.on_step(state.step, schedule.steps(), step_timer.seconds());
+        if (progress.on_step) {
+          StepReport report = report_step(denoiser.engine().stats(), state.step - 1);
+          report.steps = schedule.steps();
+          report.seconds = step_timer.seconds();
+          progress.on_step(report);
+        }
         if (progress.on_latents) progress.on_latents(state.step, state.x);
         checkpoints.after_step(state);
         if (progress.is_interrupted && progress.is_interrupted()) checkpoints.write(state);

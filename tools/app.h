@@ -19,6 +19,7 @@ int run_plan(const Invocation& invocation);
 int run_models(const Invocation& invocation);
 int run_make_random(const Invocation& invocation);
 int run_doctor(const Invocation& invocation);
+int run_bench_attention(const Invocation& invocation);
 int run_pattern_run(const Invocation& invocation);
 int run_pattern_show(const Invocation& invocation);
 int run_pattern_list(const Invocation& invocation);

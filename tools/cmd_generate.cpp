@@ -120,9 +120,9 @@ pipelines::RunEvents make_events(ProgressLine& line, EventLog& log, bool keeps_g
   };
   events.progress = line.callbacks();
   const auto show_step = events.progress.on_step;
-  events.progress.on_step = [&log, show_step](int step, int steps, double seconds) {
-    show_step(step, steps, seconds);
-    log.step(step, steps, seconds);
+  events.progress.on_step = [&log, show_step](const pipelines::StepReport& report) {
+    show_step(report);
+    log.step(report);
   };
   return events;
 }

@@ -249,6 +249,59 @@ std::vector<CommandSpec> pattern_commands() {
   };
 }
 
+std::vector<CommandSpec> bench_commands() {
+  const auto text = [](const std::string& name, const std::string& flag, const std::string& sentence,
+                       const std::string& fallback) {
+    return KeySpec{.name = name, .sentence = sentence, .group = "Call", .flags = flag, .default_text = fallback};
+  };
+  const auto integer = [](const std::string& name, const std::string& flag, const std::string& sentence,
+                          const std::string& fallback, double maximum) {
+    KeySpec key = integer_key(name, flag, sentence, 1);
+    key.maximum = maximum;
+    key.default_text = fallback;
+    return key;
+  };
+  KeySpec methods = said("attention", "methods to measure too: METHOD[:key=value,...], repeatable");
+  methods.default_text = "";
+  KeySpec against = text("against", "--against", "a dense kernel of somebody else", "");
+  against.choices = {"sdpa"};
+  KeySpec json = {.name = "json",
+                  .type = KeyType::kPath,
+                  .sentence = "the rows as JSON into FILE, or to stdout with -",
+                  .group = "Output",
+                  .flags = "--json"};
+  std::vector<KeySpec> keys = {
+      integer("tokens", "--tokens", "tokens of a call", "8192", 1 << 20),
+      integer("heads", "--heads", "heads", "2", 1024),
+      integer("head_dim", "--head-dim", "width of a head", "128", 256),
+      text("block_size", "--block-size", "block sizes of random layouts, such as 64,128", "\"64\""),
+      text("density", "--density", "densities of random layouts, such as 0.05,0.1", "\"0.05,0.1,0.25,0.5\""),
+      methods,
+      {.name = "grid",
+       .sentence = "FRAMES,ROWS,COLS for the methods",
+       .group = "Call",
+       .flags = "--grid",
+       .default_note = "1,1,N"},
+      {.name = "text",
+       .sentence = "TOKENS[:start or :end] of text",
+       .group = "Call",
+       .flags = "--text",
+       .default_note = "none"},
+      against,
+      integer("rounds", "--rounds", "rounds, each runs every variant once", "7", 10000),
+      json,
+      *generate_keys().find("overwrite")};
+  return {{.name = "bench",
+           .summary = "speed on this machine, interleaved, as ratios",
+           .keys = KeyTable({}),
+           .is_group = true},
+          {.name = "bench attention",
+           .summary = "attention kernels and methods: share of the peak, ratio to dense and to LibTorch",
+           .keys = pick_keys({"attention_backend", "device", "dtype", "threads", "quiet", "verbose"}, keys),
+           .examples = "  strobe bench attention --tokens 8192 --heads 2 --head-dim 128 --block-size 64,128 --density "
+                       "0.05,0.1 --against sdpa\n"}};
+}
+
 CommandSpec completion() {
   return {.name = "completion",
           .summary = "completion script for bash or zsh",
@@ -267,6 +320,7 @@ const std::vector<CommandSpec>& commands() {
   static const std::vector<CommandSpec> list = [] {
     std::vector<CommandSpec> all = {generate(), decode(), encode(), replay(), plan(), models(), make_random()};
     for (CommandSpec& command : config_commands()) all.push_back(std::move(command));
+    for (CommandSpec& command : bench_commands()) all.push_back(std::move(command));
     for (CommandSpec& command : pattern_commands()) all.push_back(std::move(command));
     all.push_back(completion());
     all.push_back(doctor());

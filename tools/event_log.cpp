@@ -62,8 +62,15 @@ void EventLog::job(const pipelines::PreparedJob& job, int64_t position, int64_t 
                 {"seed", integer(static_cast<int64_t>(job.job.request.seed))}});
 }
 
-void EventLog::step(int step, int steps, double seconds) {
-  write("step", {{"step", integer(step)}, {"steps", integer(steps)}, {"seconds", number(seconds)}});
+void EventLog::step(const pipelines::StepReport& report) {
+  write("step", {{"step", integer(report.step)},
+                 {"steps", integer(report.steps)},
+                 {"seconds", number(report.seconds)},
+                 {"methods", text(report.methods)},
+                 {"density", number(report.density)},
+                 {"plans", integer(report.plans)},
+                 {"cache_hits", integer(report.cache_hits)},
+                 {"selection_ms", number(report.selection_ms)}});
 }
 
 void EventLog::done(const pipelines::PreparedJob& job, const pipelines::Result& result) {

@@ -21,7 +21,7 @@ class EventLog {
   EventLog& operator=(const EventLog&) = delete;
 
   void job(const pipelines::PreparedJob& job, int64_t position, int64_t total);
-  void step(int step, int steps, double seconds);
+  void step(const pipelines::StepReport& report);
   void done(const pipelines::PreparedJob& job, const pipelines::Result& result);
   void skipped(const pipelines::PreparedJob& job, const std::string& reason);
   void error(const pipelines::PreparedJob& job, const std::string& kind, const std::string& message);

@@ -74,13 +74,18 @@ pipelines::Progress ProgressLine::callbacks() {
   progress.on_texts = [this](int64_t done, int64_t total) {
     if (total > 2) show(fmt::format("text {}/{}", done, total), static_cast<double>(done) / static_cast<double>(total));
   };
-  progress.on_step = [this](int step, int steps, double seconds) {
-    step_seconds_ += seconds;
+  progress.on_step = [this](const pipelines::StepReport& r) {
+    step_seconds_ += r.seconds;
     const double mean = step_seconds_ / ++steps_seen_;
-    show(fmt::format("denoise {}/{}  {:.2f} s/it  ETA {}  peak {:.1f} GiB", step, steps, seconds,
-                     format_seconds(mean * (steps - step)),
+    std::string attention;
+    if (r.methods != "dense" && !r.methods.empty()) {
+      attention = fmt::format("  {} density {:.3f}, {} plans in {:.0f} ms, {} cached", r.methods, r.density, r.plans,
+                              r.selection_ms, r.cache_hits);
+    }
+    show(fmt::format("denoise {}/{}  {:.2f} s/it  ETA {}{}  peak {:.1f} GiB", r.step, r.steps, r.seconds,
+                     format_seconds(mean * (r.steps - r.step)), attention,
                      static_cast<double>(pipelines::peak_memory_bytes()) / (1 << 30)),
-         static_cast<double>(step) / steps);
+         static_cast<double>(r.step) / r.steps);
   };
   progress.on_frames = [this](int64_t frames, int64_t total) {
     if (total > 0) {

@@ -43,6 +43,14 @@ at::Tensor order_index(const TokenOrder& order, const at::Device& device) {
   return at::from_blob(const_cast<int32_t*>(order.raster().data()), {order.size()}, at::kInt).to(at::kLong).to(device);
 }
 
+void refuse_empty_rows(const std::string& method, const BlockLayout& layout) {
+  try {
+    layout.validate();
+  } catch (const ShapeError& error) {
+    throw ConfigError(fmt::format("{}: {}; such an output would be 0, so the layout is refused", method, error.what()));
+  }
+}
+
 }  // namespace
 
 // What one group of heads of one batch row needs on its way.
@@ -51,6 +59,7 @@ struct AttentionEngine::Call {
   const AttentionRule& rule;
   size_t rule_index;
   const std::vector<int64_t>& heads;
+  int64_t all_heads;
   at::Tensor q, k, v, key_bias;  // in the pattern's order
   PatternOrders orders;
   at::Tensor q_index;  // raster index at each position of q; undefined: as it came
@@ -137,17 +146,17 @@ void AttentionEngine::run_row(const AttentionSite& site, const AttentionInput& i
                               .v = take_key_heads(input.v, group.heads, heads),
                               .key_bias = input.key_bias};
     if (is_run(group.heads)) {
-      run_group(site, part, group, take_heads(out, group.heads));
+      run_group(site, part, group, heads, take_heads(out, group.heads));
     } else {
       at::Tensor own = at::empty({1, part.q.size(2), part.q.size(1), part.q.size(3)}, part.q.options()).transpose(1, 2);
-      run_group(site, part, group, own);
+      run_group(site, part, group, heads, own);
       out.index_copy_(1, at::tensor(group.heads, at::kLong).to(out.device()), own);
     }
   }
 }
 
 void AttentionEngine::run_group(const AttentionSite& site, const AttentionInput& input, const Group& group,
-                                at::Tensor out) {
+                                int64_t all_heads, at::Tensor out) {
   static const AttentionRule no_rule = make_rule(ConfigNode::string("dense"));
   const Timer timer;
   const AttentionRule& rule = group.rule < 0 ? no_rule : options_.rules[static_cast<size_t>(group.rule)];
@@ -155,6 +164,7 @@ void AttentionEngine::run_group(const AttentionSite& site, const AttentionInput&
             .rule = rule,
             .rule_index = static_cast<size_t>(std::max<int64_t>(group.rule, 0)),
             .heads = group.heads,
+            .all_heads = all_heads,
             .q = input.q,
             .k = input.k,
             .v = input.v,
@@ -211,10 +221,10 @@ AttentionPlan AttentionEngine::plan_now(Call& call) {
                                                 .key_bias = call.key_bias,
                                                 .scorer = *scorer_,
                                                 .state = state_of(call)});
-  if (plan.layout) {
-    ++call.row.plans;
-    plan.density = plan.layout->density();
-  }
+  if (!plan.layout) return plan;
+  ++call.row.plans;
+  plan.density = plan.layout->density();
+  if (!call.site.plans_always) refuse_empty_rows(call.rule.method, *plan.layout);
   return plan;
 }
 
@@ -306,6 +316,7 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
                      .method = call.row.pattern,
                      .kernel = call.row.backend,
                      .heads = call.heads,
+                     .all_heads = call.all_heads,
                      .plan = plan,
                      .layout = layout,
                      .orders = call.orders,

@@ -47,6 +47,7 @@ struct AttentionEvent {
   const std::string& method;
   const std::string& kernel;
   const std::vector<int64_t>& heads;
+  int64_t all_heads;  // of the call, other groups included
   const AttentionPlan& plan;
   LayoutPtr layout;  // of the plan, or what the method now holds for later calls; null: dense
   const PatternOrders& orders;
@@ -95,7 +96,8 @@ class AttentionEngine {
 
   std::vector<Group> group_heads(const AttentionSite& site, int64_t heads) const;
   void run_row(const AttentionSite& site, const AttentionInput& input, at::Tensor out);
-  void run_group(const AttentionSite& site, const AttentionInput& input, const Group& group, at::Tensor out);
+  void run_group(const AttentionSite& site, const AttentionInput& input, const Group& group, int64_t all_heads,
+                 at::Tensor out);
   AttentionPlan plan(Call& call);
   AttentionPlan plan_now(Call& call);
   void compute(Call& call, at::Tensor& out);

@@ -1,0 +1,52 @@
+#include "pipelines/pattern_dump.h"
+
+#include <fmt/ranges.h>
+
+#include "core/torch.h"
+// After the precompiled header.
+#include "attention/layout_tensors.h"
+#include "core/error.h"
+#include "weights/safetensors.h"
+
+namespace strobe::pipelines {
+namespace {
+
+void write_call(const std::filesystem::path& folder, const attention::AttentionEvent& event) {
+  std::map<std::string, at::Tensor> tensors = {{"out", event.out.to(at::kCPU, at::kFloat).contiguous()},
+                                               {"lse", event.lse.to(at::kCPU).contiguous()}};
+  const auto add_order = [&](const char* name, const std::shared_ptr<const TokenOrder>& order) {
+    if (order) tensors.emplace(name, at::tensor(order->raster(), at::kInt));
+  };
+  if (event.layout) {
+    tensors.emplace("level", attention::level_tensor(*event.layout));
+    tensors.emplace("query_offsets", at::tensor(event.layout->query_offsets(), at::kInt));
+    tensors.emplace("key_offsets", at::tensor(event.layout->key_offsets(), at::kInt));
+  }
+  add_order("q_order", event.orders.q);
+  add_order("k_order", event.orders.k);
+  const bool is_all = static_cast<int64_t>(event.heads.size()) == event.all_heads;
+  const std::filesystem::path path =
+      folder / fmt::format("step{:04}_layer{:02}_{}{}.safetensors", event.site.step, event.site.layer,
+                           branch_name(event.site.branches.at(0)), is_all ? "" : "_" + event.method);
+  weights::save_safetensors(path, tensors,
+                            {{"method", event.method},
+                             {"kernel", event.kernel},
+                             {"note", event.plan.note},
+                             {"heads", fmt::format("{}", fmt::join(event.heads, ","))},
+                             {"sigma", fmt::format("{}", event.site.sigma)},
+                             {"density", fmt::format("{}", event.density)},
+                             {"selection_ms", fmt::format("{:.3f}", event.selection_ms)},
+                             {"attention_ms", fmt::format("{:.3f}", event.milliseconds)}});
+}
+
+}  // namespace
+
+attention::AttentionObserver make_pattern_dump(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw IoError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
+  return {.on_call = [folder](const attention::AttentionEvent& event) { write_call(folder, event); },
+          .wants_lse = true};
+}
+
+}  // namespace strobe::pipelines
