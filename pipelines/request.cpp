@@ -1,6 +1,5 @@
 #include "pipelines/request.h"
 
-
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
@@ -8,6 +7,7 @@
 #include "core/error.h"
 #include "core/nearest.h"
 #include "core/output_file.h"
+#include "pipelines/output_names.h"
 #include "sampling/sampler.h"
 
 namespace strobe::pipelines {

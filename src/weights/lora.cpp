@@ -204,7 +204,7 @@ bool LoraMatch::add_whole(const LoraModule& module, const Layer& layer, LoraRole
   const bool is_set = role == LoraRole::kSetWeight;
   patches.add(layer.weight_name, is_set ? PatchKind::kReplace : PatchKind::kAdd,
               [file = file_, module, role, is_set, factor = weight_](const at::Tensor& w) {
-                const at::Tensor given = read_as(*file, module, role, w);
+                at::Tensor given = read_as(*file, module, role, w);
                 if (is_set && factor == 1) return given;
                 return add_change(w, is_set ? given - w : given, factor);
               });

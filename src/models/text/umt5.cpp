@@ -243,7 +243,7 @@ weights::Rename umt5_rename(const weights::TensorSource& source) {
       if (has_shared) return std::nullopt;
       return "shared.weight";
     }
-    if (const auto renamed = rename_original(name)) return renamed;
+    if (auto renamed = rename_original(name)) return renamed;
     return std::string(name);
   };
 }
