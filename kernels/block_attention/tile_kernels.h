@@ -17,9 +17,9 @@
 namespace strobe::kernels {
 namespace {
 
-// 2^x for x <= 0, relative error below 2e-7; 0 from -127 on, NaN for NaN.
+// 2^x for x < 127, relative error below 2e-7; 0 from -127 on down, NaN for NaN.
 template <class Isa>
-STROBE_INLINE typename Isa::Vec exp2_nonpositive(typename Isa::Vec x) {
+STROBE_INLINE typename Isa::Vec exp2_clamped(typename Isa::Vec x) {
   using Vec = typename Isa::Vec;
   const Vec magic = Isa::set(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
   x = Isa::max(Isa::set(-127.0F), x);       // the power of two is then 0 and the polynomial exactly 1
@@ -191,10 +191,12 @@ struct TileKernels {
   }
 
   static void scores(const Tile& tile, const Stage& stage) {
+    constexpr int kCallsEach = kLanes / 2 / Isa::kScoreLinesAhead;  // register tiles that a record's keys take
     for (int g = 0; g < stage.count; g += kVectors) {
       const int after = stage.count - g - kVectors;
-      Ahead ahead = {stage.records + g + kVectors, after, 0, kLanes / 2 / Isa::kScoreLinesAhead};
-      if (after <= 0) ahead = {stage.records, tile.shape.panels > 0 ? stage.count : 0, tile.shape.value_offset, 1};
+      Ahead ahead = {stage.records + g + kVectors, after, 0, kCallsEach};
+      if (after <= 0) ahead = {stage.records, stage.count, tile.shape.value_offset, 1};
+      if (after <= 0 && tile.shape.panels == 0) ahead = {stage.next, stage.next_count, 0, kCallsEach};
       const char* const* records = stage.records + g;
       float* s = tile.s + g * kLanes;
       switch (after < 0 ? kVectors + after : kVectors) {
@@ -304,7 +306,7 @@ struct TileKernels {
     const __m128 now = _mm_max_ps(old, top);
     _mm_storeu_ps(tile.m + row, now);
     alignas(16) float factors[4];
-    _mm_store_ps(factors, Isa::narrow(exp2_nonpositive<Isa>(Isa::widen(_mm_sub_ps(old, now)))));
+    _mm_store_ps(factors, Isa::narrow(exp2_clamped<Isa>(Isa::widen(_mm_sub_ps(old, now)))));
     for (int i = 0; i < 4; ++i) {
       if ((grew >> i & 1) != 0) rescale(tile, row + i, factors[i]);
     }
@@ -327,7 +329,7 @@ struct TileKernels {
         const Vec m = Isa::broadcast(tile.m + row + r);
         Vec sum = Isa::load(l);
         for (int c = 0; c < vectors; ++c) {
-          const Vec p = exp2_nonpositive<Isa>(Isa::sub(Isa::load(x + c * kLanes), m));
+          const Vec p = exp2_clamped<Isa>(Isa::sub(Isa::load(x + c * kLanes), m));
           sum = Isa::add(sum, p);
           Isa::store_probability(x, c, p);
         }
