@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/block_attention/cases.h"
+#include "kernels/block_score/cases.h"
 #include "kernels/common/machine.h"
 #include "kernels/common/parallel.h"
 
@@ -75,6 +76,30 @@ int check_attention(ThreadPool& pool, const std::string& filter) {
   return failed;
 }
 
+int check_scores(ThreadPool& pool, const std::string& filter) {
+  int failed = 0;
+  for (const BlockScoreKernel& kernel : block_score_kernels()) {
+    Tally tally;
+    double mass = 0, maxima = 0, sums = 0;
+    for (const ScoreCase& c : score_cases()) {
+      if (c.name.find(filter) == std::string::npos) continue;
+      const ScoreResult result = run_score_case(kernel, c, pool.parallel());
+      mass = std::max(mass, result.mass);
+      maxima = std::max(maxima, result.maxima);
+      sums = std::max(sums, result.sums);
+      CaseResult as_case;
+      as_case.skipped = result.skipped;
+      as_case.failure = result.failure;
+      note(tally, kernel.name, c.name, as_case);
+    }
+    std::printf("%-30s both  passed %d  failed %d  skipped %d  worst: mass %.2e  maxima %.2e  sums %.2e\n", kernel.name,
+                tally.passed, tally.failed, tally.skipped, mass, maxima, sums);
+    for (const auto& [reason, count] : tally.reasons) std::printf("    skipped %d: %s\n", count, reason.c_str());
+    failed += tally.failed;
+  }
+  return failed;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -89,7 +114,7 @@ int main(int argc, char** argv) {
   }
   std::printf("%s, %d logical processors\n", machine().cpu_name.c_str(), machine().cores);
   ThreadPool pool(machine().cores);
-  const int failed = check_attention(pool, filter);
+  const int failed = check_attention(pool, filter) + check_scores(pool, filter);
   std::printf(failed == 0 ? "all passed\n" : "%d failed\n", failed);
   return failed == 0 ? 0 : 1;
 }

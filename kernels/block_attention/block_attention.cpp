@@ -12,21 +12,11 @@ constexpr int32_t kMaxHeadDim = 256;
 
 enum class Dtypes { kAnyDtype, kBFloat16Only };
 
-// What the machine lacks, by the member of Machine.
-constexpr const char* missing(bool Machine::*feature) {
-  if (feature == &Machine::has_avx2) return "needs AVX2 and FMA";
-  if (feature == &Machine::has_avx512) return "needs AVX-512 (F, BW, DQ, VL)";
-  return "needs AVX-512 with BF16";
-}
-
 template <bool Machine::*feature, Dtypes dtypes>
 std::string refusal(const BlockAttentionParams& params) {
-  if (!(machine().*feature)) return missing(feature);
+  if (!(machine().*feature)) return missing_feature(feature);
   if (dtypes == Dtypes::kBFloat16Only && params.dtype != ScalarType::kBFloat16) return "has bf16 only";
-  if (params.head_dim > kMaxHeadDim) {
-    return "head width " + std::to_string(params.head_dim) + ", has up to " + std::to_string(kMaxHeadDim);
-  }
-  return "";
+  return params.head_dim > kMaxHeadDim ? head_dim_refusal(params.head_dim, kMaxHeadDim) : "";
 }
 
 template <const TileOps& (*ops)()>

@@ -13,7 +13,7 @@ Tile TileBuffers::prepare(const TileOps& ops, const RecordShape& shape, int64_t 
     return at;
   };
   const int64_t q = take(int64_t{kTileRows} * (shape.head_dim + 1) * 4 + kLine);  // the last store of packing runs over
-  const int64_t s = take(int64_t{kTileRows} * kStageKeys * 4);
+  const int64_t s = take(int64_t{kTileRows} * kScoreStride * 4);
   const int64_t m = take(int64_t{kTileRows} * 4);
   const int64_t l = take(int64_t{kTileRows} * ops.lanes * 4);
   const int64_t o = take(int64_t{kTileRows} * kPanel * shape.panels * 4);

@@ -17,23 +17,25 @@
 namespace strobe::kernels {
 namespace {
 
-// 2^x for x <= 0, relative error below 2e-7; 0 from -127 on, NaN for NaN.
+// 2^x for x < 127, relative error below 2e-7; 0 from -127 on down, NaN for NaN.
 template <class Isa>
-STROBE_INLINE typename Isa::Vec exp2_nonpositive(typename Isa::Vec x) {
+STROBE_INLINE typename Isa::Vec exp2_clamped(typename Isa::Vec x) {
   using Vec = typename Isa::Vec;
   const Vec magic = Isa::set(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
   x = Isa::max(Isa::set(-127.0F), x);       // the power of two is then 0 and the polynomial exactly 1
   const Vec n = Isa::add(x, magic);
   const Vec f = Isa::sub(x, Isa::sub(n, magic));
-  // Minimax of degree 5 on [-1/2, 1/2] with constant term 1.
-  Vec p = Isa::set(1.32647272e-3F);
-  p = Isa::fma(p, f, Isa::set(9.67151264e-3F));
-  p = Isa::fma(p, f, Isa::set(5.55073374e-2F));
-  p = Isa::fma(p, f, Isa::set(2.40222421e-1F));
-  p = Isa::fma(p, f, Isa::set(6.93146978e-1F));
-  p = Isa::fma(p, f, Isa::set(1.0F));
+  // Minimax of degree 5 on [-1/2, 1/2] with constant term 1. Not Horner's scheme: its chain of five fills the scheduler.
+  const Vec f2 = Isa::mul(f, f);
+  const Vec low = Isa::fma(f, Isa::set(6.93146978e-1F), Isa::set(1.0F));
+  const Vec middle = Isa::fma(f, Isa::set(5.55073374e-2F), Isa::set(2.40222421e-1F));
+  const Vec high = Isa::fma(f, Isa::set(1.32647272e-3F), Isa::set(9.67151264e-3F));
+  const Vec p = Isa::fma(Isa::fma(high, f2, middle), f2, low);
   return Isa::scale_by_power(p, n);
 }
+
+// Steps of the score loop that are unrolled: with four, g++ 12 loses 2 %.
+constexpr int kScoreUnroll = 8;
 
 template <class Isa, int R, int C>
 STROBE_INLINE void multiply_step(typename Isa::Vec (&sum)[R][C], const float* a, int64_t a_stride,
@@ -46,9 +48,9 @@ STROBE_INLINE void multiply_step(typename Isa::Vec (&sum)[R][C], const float* a,
   }
 }
 
-// R rows of scores of C groups.
+// R rows of scores of C groups. Lines from `ahead` on are fetched for a later call.
 template <class Isa, int R, int C>
-void score_tile(const Tile& tile, const float* q, int steps, const char* const* records, float* s) {
+void score_tile(const Tile& tile, const float* q, int steps, const char* const* records, float* s, const char* ahead) {
   using Vec = typename Isa::Vec;
   Vec sum[R][C];
   const float* keys[C];
@@ -59,17 +61,19 @@ void score_tile(const Tile& tile, const float* q, int steps, const char* const* 
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) sum[r][c] = Isa::zero();
   }
-  constexpr int kUnroll = 4;
   int step = 0;
-  for (; step + kUnroll <= steps; step += kUnroll) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kUnroll; ++i) {
+  for (; step + kScoreUnroll <= steps; step += kScoreUnroll) {
+#pragma GCC unroll 2
+    for (int i = 0; i < Isa::kScoreLinesAhead; ++i) _mm_prefetch(ahead + i * 64, _MM_HINT_T0);
+    ahead += Isa::kScoreLinesAhead * 64;
+#pragma GCC unroll 8
+    for (int i = 0; i < kScoreUnroll; ++i) {
       Vec b[C];
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) b[c] = Isa::load(keys[c] + (step + i) * Isa::kLanes);
       multiply_step<Isa, R, C>(sum, q + i * R, 1, b);
     }
-    q += kUnroll * R;
+    q += kScoreUnroll * R;
   }
 #pragma GCC unroll 1
   for (; step < steps; ++step, q += R) {
@@ -82,13 +86,14 @@ void score_tile(const Tile& tile, const float* q, int steps, const char* const* 
   for (int c = 0; c < C; ++c) {
     const Vec bias = Isa::load(reinterpret_cast<const float*>(records[c] + tile.shape.bias_offset));
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) Isa::store(s + r * kStageKeys + c * Isa::kLanes, Isa::add(sum[r][c], bias));
+    for (int r = 0; r < R; ++r) Isa::store(s + r * kScoreStride + c * Isa::kLanes, Isa::add(sum[r][c], bias));
   }
 }
 
 // R rows of o, C vectors of value columns, over all groups of a stage.
 template <class Isa, int R, int C>
-void value_tile(const float* p, const Stage& stage, int64_t value_offset, float* o) {
+void value_tile(const float* p, const Stage& stage, int64_t value_offset, float* o, const char* const* ahead,
+                int64_t ahead_offset) {
   using Vec = typename Isa::Vec;
   constexpr int kSteps = Isa::kIsBf16 ? Isa::kLanes / 2 : Isa::kLanes;
   constexpr int kVectorsPerPanel = kPanel / Isa::kLanes;
@@ -105,6 +110,8 @@ void value_tile(const float* p, const Stage& stage, int64_t value_offset, float*
 #pragma GCC unroll 1
   for (int g = 0; g < stage.count; ++g, p += kSteps) {
     const float* v = reinterpret_cast<const float*>(stage.records[g] + value_offset);
+#pragma GCC unroll 4
+    for (int i = 0; i < Isa::kValueLinesAhead; ++i) _mm_prefetch(ahead[g] + ahead_offset + i * 64, _MM_HINT_T0);
 #pragma GCC unroll 8
     for (int t = 0; t < kSteps; ++t) {
       Vec b[C];
@@ -112,7 +119,7 @@ void value_tile(const float* p, const Stage& stage, int64_t value_offset, float*
       for (int c = 0; c < C; ++c) {
         b[c] = Isa::load(v + c / kVectorsPerPanel * kPanelFloats + t * kPanel + c % kVectorsPerPanel * Isa::kLanes);
       }
-      multiply_step<Isa, R, C>(sum, p + t, kStageKeys, b);
+      multiply_step<Isa, R, C>(sum, p + t, kScoreStride, b);
     }
   }
 #pragma GCC unroll 6
@@ -128,34 +135,54 @@ struct TileKernels {
   static constexpr int kLanes = Isa::kLanes;
   static constexpr int kVectors = Isa::kVectors;
   static constexpr int kVectorsPerPanel = kPanel / kLanes;
+  static constexpr int kPanels = kVectors / kVectorsPerPanel;  // of a register tile
+  static constexpr int64_t kPanelBytes = int64_t{kLanes} * kPanel * (Isa::kIsBf16 ? 2 : 4);
 
   static int steps_of(int head_dim) { return Isa::kIsBf16 ? (head_dim + 1) / 2 : head_dim; }
 
+  // What the next pass over the rows reads is fetched by this one, a line or two in each iteration of a register tile: a
+  // pass takes some thousand cycles, more than the last cache level needs. (Prefetching during the softmax costs 4 %.)
+  // This is where the c-th register tile of a pass over score rows fetches from.
+  struct Ahead {
+    const char* const* records;
+    int count;
+    int64_t offset;
+    int calls_each;  // register tiles that share a record
+
+    const char* at(const Tile& tile, int call) const {
+      const int record = call / calls_each;
+      if (record >= count) return tile.q;  // in the cache: costs nothing
+      const int64_t bytes = int64_t{steps_of(tile.shape.head_dim)} / kScoreUnroll * Isa::kScoreLinesAhead * 64;
+      return records[record] + offset + call % calls_each * bytes;
+    }
+  };
+
   template <int C>
-  static void score_rows(const Tile& tile, const char* const* records, float* s) {
+  static void score_rows(const Tile& tile, const char* const* records, float* s, const Ahead& next) {
     const int steps = steps_of(tile.shape.head_dim);
     const float* q = reinterpret_cast<const float*>(tile.q);
-    for (int row = 0; row < tile.rows;) {
+    for (int row = 0, call = 0; row < tile.rows; ++call) {
       const int rows = next_row_group(tile.rows - row);
-      float* out = s + int64_t{row} * kStageKeys;
+      const char* ahead = next.at(tile, call);
+      float* out = s + int64_t{row} * kScoreStride;
       switch (rows) {
         case 1:
-          score_tile<Isa, 1, C>(tile, q, steps, records, out);
+          score_tile<Isa, 1, C>(tile, q, steps, records, out, ahead);
           break;
         case 2:
-          score_tile<Isa, 2, C>(tile, q, steps, records, out);
+          score_tile<Isa, 2, C>(tile, q, steps, records, out, ahead);
           break;
         case 3:
-          score_tile<Isa, 3, C>(tile, q, steps, records, out);
+          score_tile<Isa, 3, C>(tile, q, steps, records, out, ahead);
           break;
         case 4:
-          score_tile<Isa, 4, C>(tile, q, steps, records, out);
+          score_tile<Isa, 4, C>(tile, q, steps, records, out, ahead);
           break;
         case 5:
-          score_tile<Isa, 5, C>(tile, q, steps, records, out);
+          score_tile<Isa, 5, C>(tile, q, steps, records, out, ahead);
           break;
         default:
-          score_tile<Isa, 6, C>(tile, q, steps, records, out);
+          score_tile<Isa, 6, C>(tile, q, steps, records, out, ahead);
           break;
       }
       row += rows;
@@ -164,63 +191,99 @@ struct TileKernels {
   }
 
   static void scores(const Tile& tile, const Stage& stage) {
-    int g = 0;
-    for (; g + kVectors <= stage.count; g += kVectors) {
-      score_rows<kVectors>(tile, stage.records + g, tile.s + g * kLanes);
+    constexpr int kCallsEach = kLanes / 2 / Isa::kScoreLinesAhead;  // register tiles that a record's keys take
+    for (int g = 0; g < stage.count; g += kVectors) {
+      const int after = stage.count - g - kVectors;
+      Ahead ahead = {stage.records + g + kVectors, after, 0, kCallsEach};
+      if (after <= 0) ahead = {stage.records, stage.count, tile.shape.value_offset, 1};
+      if (after <= 0 && tile.shape.panels == 0) ahead = {stage.next, stage.next_count, 0, kCallsEach};
+      const char* const* records = stage.records + g;
+      float* s = tile.s + g * kLanes;
+      switch (after < 0 ? kVectors + after : kVectors) {
+        case 1:
+          score_rows<1>(tile, records, s, ahead);
+          break;
+        case 2:
+          score_rows<2>(tile, records, s, ahead);
+          break;
+        case 3:
+          score_rows<(kVectors > 3 ? 3 : 1)>(tile, records, s, ahead);
+          break;
+        default:
+          score_rows<kVectors>(tile, records, s, ahead);
+          break;
+      }
     }
-    const int left = stage.count - g;
-    float* s = tile.s + g * kLanes;
-    if constexpr (kVectors > 3) {
-      if (left == 3) score_rows<3>(tile, stage.records + g, s);
-      if (left == 2) score_rows<2>(tile, stage.records + g, s);
-    }
-    if (left == 1) score_rows<1>(tile, stage.records + g, s);
   }
 
   template <int C>
-  static void value_rows(const Tile& tile, const Stage& stage, int64_t offset, float* o) {
+  static void value_rows(const Tile& tile, const Stage& stage, int64_t offset, float* o, const char* const* ahead,
+                         int64_t ahead_at, int64_t ahead_bytes) {
     for (int row = 0; row < tile.rows;) {
       const int rows = next_row_group(tile.rows - row);
-      const float* p = tile.s + int64_t{row} * kStageKeys;
+      const float* p = tile.s + int64_t{row} * kScoreStride;
       float* out = o + int64_t{row} * kPanel;
       switch (rows) {
         case 1:
-          value_tile<Isa, 1, C>(p, stage, offset, out);
+          value_tile<Isa, 1, C>(p, stage, offset, out, ahead, ahead_at);
           break;
         case 2:
-          value_tile<Isa, 2, C>(p, stage, offset, out);
+          value_tile<Isa, 2, C>(p, stage, offset, out, ahead, ahead_at);
           break;
         case 3:
-          value_tile<Isa, 3, C>(p, stage, offset, out);
+          value_tile<Isa, 3, C>(p, stage, offset, out, ahead, ahead_at);
           break;
         case 4:
-          value_tile<Isa, 4, C>(p, stage, offset, out);
+          value_tile<Isa, 4, C>(p, stage, offset, out, ahead, ahead_at);
           break;
         case 5:
-          value_tile<Isa, 5, C>(p, stage, offset, out);
+          value_tile<Isa, 5, C>(p, stage, offset, out, ahead, ahead_at);
           break;
         default:
-          value_tile<Isa, 6, C>(p, stage, offset, out);
+          value_tile<Isa, 6, C>(p, stage, offset, out, ahead, ahead_at);
           break;
       }
       row += rows;
+      ahead_at += 64 * Isa::kValueLinesAhead;
+      ahead_bytes -= 64 * Isa::kValueLinesAhead;
+      if (ahead_bytes <= 0) {  // all is under way
+        ahead = stage.records;
+        ahead_at = offset;
+      }
     }
   }
 
   static void values(const Tile& tile, const Stage& stage) {
-    constexpr int kPanels = kVectors / kVectorsPerPanel;  // of a register tile
-    constexpr int64_t kPanelBytes = int64_t{kLanes} * kPanel * (Isa::kIsBf16 ? 2 : 4);
-    const auto offset = [&](int panel) { return tile.shape.value_offset + panel * kPanelBytes; };
-    const auto out = [&](int panel) { return tile.o + int64_t{panel} * kTileRows * kPanel; };
-    int panel = 0;
-    for (; panel + kPanels <= tile.shape.panels; panel += kPanels) {
-      value_rows<kVectors>(tile, stage, offset(panel), out(panel));
+    // The next stage's first keys, cut into as many pieces as this stage has records.
+    const char* keys[kStageGroups];
+    const int64_t key_bytes = int64_t{steps_of(tile.shape.head_dim)} * kLanes * 4;
+    const int count = stage.next_count < kVectors ? stage.next_count : kVectors;
+    const int64_t piece = (count * key_bytes / stage.count + 63) / 64 * 64;
+    for (int i = 0; i < stage.count; ++i) {
+      const int64_t at = i * piece;
+      keys[i] = at < count * key_bytes ? stage.next[at / key_bytes] + at % key_bytes : tile.q;
     }
-    if constexpr (kPanels == 4) {
-      const int left = tile.shape.panels - panel;
-      if (left == 3) value_rows<3>(tile, stage, offset(panel), out(panel));
-      if (left == 2) value_rows<2>(tile, stage, offset(panel), out(panel));
-      if (left == 1) value_rows<1>(tile, stage, offset(panel), out(panel));
+    for (int panel = 0; panel < tile.shape.panels; panel += kPanels) {
+      const int after = tile.shape.panels - panel - kPanels;
+      const int64_t offset = tile.shape.value_offset + panel * kPanelBytes;
+      float* o = tile.o + int64_t{panel} * kTileRows * kPanel;
+      const char* const* ahead = after > 0 ? stage.records : keys;
+      const int64_t at = after > 0 ? offset + kPanels * kPanelBytes : 0;
+      const int64_t bytes = after > 0 ? kPanels * kPanelBytes : piece;
+      switch (after < 0 ? kPanels + after : kPanels) {
+        case 1:
+          value_rows<kVectorsPerPanel>(tile, stage, offset, o, ahead, at, bytes);
+          break;
+        case 2:
+          value_rows<(kPanels > 1 ? 2 : 1) * kVectorsPerPanel>(tile, stage, offset, o, ahead, at, bytes);
+          break;
+        case 3:
+          value_rows<(kPanels > 1 ? 3 : 1) * kVectorsPerPanel>(tile, stage, offset, o, ahead, at, bytes);
+          break;
+        default:
+          value_rows<kVectors>(tile, stage, offset, o, ahead, at, bytes);
+          break;
+      }
     }
   }
 
@@ -243,55 +306,30 @@ struct TileKernels {
     const __m128 now = _mm_max_ps(old, top);
     _mm_storeu_ps(tile.m + row, now);
     alignas(16) float factors[4];
-    _mm_store_ps(factors, Isa::narrow(exp2_nonpositive<Isa>(Isa::widen(_mm_sub_ps(old, now)))));
+    _mm_store_ps(factors, Isa::narrow(exp2_clamped<Isa>(Isa::widen(_mm_sub_ps(old, now)))));
     for (int i = 0; i < 4; ++i) {
       if ((grew >> i & 1) != 0) rescale(tile, row + i, factors[i]);
     }
   }
 
-  // Spreads the next stage's lines over the rows of this one.
-  struct Prefetcher {
-    const Stage& stage;
-    int64_t bytes;  // of a record
-    int64_t each;   // lines for a call
-    int record = 0;
-    int64_t at = 0;
-
-    Prefetcher(const Stage& s, int64_t record_bytes, int calls) : stage(s), bytes(record_bytes) {
-      each = (s.next_count * (record_bytes / 64) + calls - 1) / calls;
-    }
-    STROBE_INLINE void step() {
-      for (int64_t i = 0; i < each && record < stage.next_count; ++i) {
-        _mm_prefetch(stage.next[record] + at, _MM_HINT_T1);
-        at += 64;
-        if (at >= bytes) {
-          at = 0;
-          ++record;
-        }
-      }
-    }
-  };
-
   // Rows are taken by four; the buffers have room for the three that may lie beyond the last one.
   static void softmax(const Tile& tile, const Stage& stage) {
     const int vectors = stage.count;
-    Prefetcher prefetch(stage, tile.shape.bytes, (tile.rows + 3) / 4);
     for (int row = 0; row < tile.rows; row += 4) {
-      float* s = tile.s + int64_t{row} * kStageKeys;
+      float* s = tile.s + int64_t{row} * kScoreStride;
       Vec top[4];
-      for (int r = 0; r < 4; ++r) top[r] = Isa::load(s + r * kStageKeys);
+      for (int r = 0; r < 4; ++r) top[r] = Isa::load(s + r * kScoreStride);
       for (int c = 1; c < vectors; ++c) {
-        for (int r = 0; r < 4; ++r) top[r] = Isa::max(top[r], Isa::load(s + r * kStageKeys + c * kLanes));
+        for (int r = 0; r < 4; ++r) top[r] = Isa::max(top[r], Isa::load(s + r * kScoreStride + c * kLanes));
       }
       raise_maxima(tile, row, Isa::maxima(top[0], top[1], top[2], top[3]));
-      prefetch.step();
       for (int r = 0; r < 4; ++r) {
-        float* x = s + r * kStageKeys;
+        float* x = s + r * kScoreStride;
         float* l = tile.l + int64_t{row + r} * kLanes;
         const Vec m = Isa::broadcast(tile.m + row + r);
         Vec sum = Isa::load(l);
         for (int c = 0; c < vectors; ++c) {
-          const Vec p = exp2_nonpositive<Isa>(Isa::sub(Isa::load(x + c * kLanes), m));
+          const Vec p = exp2_clamped<Isa>(Isa::sub(Isa::load(x + c * kLanes), m));
           sum = Isa::add(sum, p);
           Isa::store_probability(x, c, p);
         }

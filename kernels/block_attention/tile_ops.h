@@ -19,10 +19,11 @@
 namespace strobe::kernels {
 
 constexpr int kTileRows = 128;
-constexpr int kStageKeys = 64;
-constexpr int kPanel = 16;                // value columns
-constexpr int kMaxGroup = 16;             // keys of a record
-constexpr int kStageGroups = 8;           // records of a stage at most: kStageKeys / 8
+constexpr int kStageKeys = 128;
+constexpr int kScoreStride = kStageKeys + 8;  // of s: rows that a step broadcasts then lie in different cache banks
+constexpr int kPanel = 16;                    // value columns
+constexpr int kMaxGroup = 16;                 // keys of a record
+constexpr int kStageGroups = kStageKeys / 8;  // records of a stage at most
 constexpr float kLowestMaximum = -1e30F;  // start of a running maximum: finite, so that hidden scores never give NaN
 constexpr float kLog2E = 1.4426950408889634F;
 constexpr float kLn2 = 0.6931471805599453F;

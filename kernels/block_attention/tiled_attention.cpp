@@ -148,7 +148,7 @@ class TileWorker {
       const RowMask& mask = memory_.masks[index];
       for (int row = 0; row < tile.rows; ++row) {
         if ((mask[row / 64] >> (row % 64) & 1) != 0) continue;
-        std::fill_n(tile.s + int64_t{row} * kStageKeys + i * ops_.group_keys, ops_.group_keys,
+        std::fill_n(tile.s + int64_t{row} * kScoreStride + i * ops_.group_keys, ops_.group_keys,
                     -std::numeric_limits<float>::infinity());
       }
     }

@@ -83,6 +83,16 @@ Machine probe_machine(const char* mask) {
   return m;
 }
 
+std::string missing_feature(bool Machine::*feature) {
+  if (feature == &Machine::has_avx2) return "needs AVX2 and FMA";
+  if (feature == &Machine::has_avx512) return "needs AVX-512 (F, BW, DQ, VL)";
+  return "needs AVX-512 with BF16";
+}
+
+std::string head_dim_refusal(int head_dim, int limit) {
+  return "head width " + std::to_string(head_dim) + ", has up to " + std::to_string(limit);
+}
+
 const Machine& machine() {
   static const Machine instance = probe_machine(std::getenv("STROBE_MACHINE"));
   return instance;

@@ -25,6 +25,12 @@ struct Machine {
 // Reads STROBE_MACHINE and the CPU on the first call; the same object ever after. Thread-safe.
 const Machine& machine();
 
+// Why a kernel that needs `feature` refuses: «needs AVX2 and FMA».
+std::string missing_feature(bool Machine::*feature);
+
+// «head width 300, has up to 256».
+std::string head_dim_refusal(int head_dim, int limit);
+
 // The probe itself, with the mask as text (null: none). For tests.
 Machine probe_machine(const char* mask);
 
