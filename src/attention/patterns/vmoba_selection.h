@@ -2,9 +2,9 @@
 //
 // Contract  The query's own block is always kept and counts in both rules. Entries (block c, head h, query n) compete
 //           within a group: those of one query and head, of one head, of one block, or all of them. Ties go to the
-//           smaller (c * H + h) * S + n. The result is that of sorting each group, without sorting it: a histogram finds
-//           the bin of the cut, and only its entries are looked at again. Sums are in double, and one thread cuts a
-//           group, so that the result does not depend on their number.
+//           smaller (c * H + h) * S + n. The result is that of sorting each group, without sorting it: a histogram
+//           finds the bin of the cut, and only its entries are looked at again. Sums are in double, and one thread cuts
+//           a group, so that the result does not depend on their number.
 // Source    VMoBA, arXiv 2506.23858, and its public code.
 #pragma once
 
