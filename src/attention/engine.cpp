@@ -2,8 +2,8 @@
 
 #include "core/torch.h"
 // After the precompiled header.
+#include "attention/kernel_scorer.h"
 #include "attention/layout_tensors.h"
-#include "attention/torch_scorer.h"
 #include "core/error.h"
 #include "core/timer.h"
 
@@ -71,7 +71,7 @@ struct AttentionEngine::Call {
 AttentionEngine::AttentionEngine(EngineOptions options)
     : options_(std::move(options)),
       backends_(make_backends(options_.backend)),
-      scorer_(std::make_unique<TorchScorer>()),
+      scorer_(make_scorer()),
       cache_(options_.cache_bytes) {
   const auto is_dense = [](const AttentionRule& rule) { return rule.is_dense(); };
   if (std::all_of(options_.rules.begin(), options_.rules.end(), is_dense)) options_.rules.clear();

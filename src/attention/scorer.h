@@ -23,7 +23,7 @@ struct BlockMass {
 
 struct BlockMaxima {
   at::Tensor maxima;       // [B, H, Nq, K] float32, largest scaled score of each query with each key block
-  at::Tensor row_sum_exp;  // [B, H, Nq] float32, sum over the keys of exp(score - row maximum)
+  at::Tensor row_sum_exp;  // [B, H, Nq] float32, sum over the keys of exp(score - row maximum); undefined unless asked
 };
 
 class Scorer {
@@ -36,7 +36,8 @@ class Scorer {
   virtual BlockMass block_mass(const ScoreInput& input, const at::Tensor& lse,
                                const std::vector<int32_t>& query_offsets, const std::vector<int32_t>& key_offsets,
                                bool wants_row_sum) const = 0;
-  virtual BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets) const = 0;
+  virtual BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets,
+                                   bool wants_row_sum) const = 0;
 };
 
 }  // namespace strobe::attention

@@ -1,27 +1,36 @@
 #include "attention/selection.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 namespace strobe::attention {
 
+namespace {
+
+constexpr uint32_t kSignBit = 0x80000000U;
+
+// Ascending keys are descending values, then ascending indices: one comparison of integers instead of two of looked-up
+// floats.
+uint64_t rank_key(float score, int64_t index) {
+  if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
+  const auto bits = std::bit_cast<uint32_t>(score + 0.0F);  // -0 and 0 are equal
+  const uint32_t ascending = (bits & kSignBit) != 0 ? ~bits : bits | kSignBit;
+  return static_cast<uint64_t>(~ascending) << 32 | static_cast<uint64_t>(index);
+}
+
+}  // namespace
+
 std::vector<int32_t> best_indices(const float* scores, int64_t n, int64_t count) {
-  std::vector<int32_t> indices(static_cast<size_t>(n));
-  std::iota(indices.begin(), indices.end(), 0);
+  std::vector<uint64_t> keys(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) keys[static_cast<size_t>(i)] = rank_key(scores[i], i);
   count = std::clamp<int64_t>(count, 0, n);
-  const auto value = [scores](int32_t i) {
-    return std::isnan(scores[i]) ? -std::numeric_limits<float>::infinity() : scores[i];
-  };
-  const auto is_before = [&value](int32_t a, int32_t b) {
-    const float va = value(a), vb = value(b);
-    return va != vb ? va > vb : a < b;
-  };
-  const auto end = indices.begin() + count;
-  if (count < n) std::nth_element(indices.begin(), end, indices.end(), is_before);
-  std::sort(indices.begin(), end, is_before);
-  indices.resize(static_cast<size_t>(count));
+  const auto end = keys.begin() + count;
+  if (count < n) std::nth_element(keys.begin(), end, keys.end());
+  std::sort(keys.begin(), end);
+  std::vector<int32_t> indices(static_cast<size_t>(count));
+  std::transform(keys.begin(), end, indices.begin(), [](uint64_t key) { return static_cast<int32_t>(key); });
   return indices;
 }
 

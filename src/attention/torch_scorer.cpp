@@ -80,7 +80,8 @@ BlockMass TorchScorer::block_mass(const ScoreInput& input, const at::Tensor& lse
   return result;
 }
 
-BlockMaxima TorchScorer::block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets) const {
+BlockMaxima TorchScorer::block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets,
+                                      bool wants_row_sum) const {
   std::vector<at::Tensor> maxima, sums;
   for_chunks(input, [&](int64_t, const at::Tensor& scores) {
     std::vector<at::Tensor> columns;
@@ -88,9 +89,9 @@ BlockMaxima TorchScorer::block_maxima(const ScoreInput& input, const std::vector
       columns.push_back(scores.narrow(3, key_offsets[b], key_offsets[b + 1] - key_offsets[b]).amax({3}));
     }
     maxima.push_back(at::stack(columns, 3));
-    sums.push_back((scores - maxima.back().amax({3}, true)).exp().sum(3));
+    if (wants_row_sum) sums.push_back((scores - maxima.back().amax({3}, true)).exp().sum(3));
   });
-  return {.maxima = at::cat(maxima, 2), .row_sum_exp = at::cat(sums, 2)};
+  return {.maxima = at::cat(maxima, 2), .row_sum_exp = wants_row_sum ? at::cat(sums, 2) : at::Tensor()};
 }
 
 }  // namespace strobe::attention

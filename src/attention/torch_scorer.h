@@ -11,7 +11,8 @@ class TorchScorer final : public Scorer {
   at::Tensor row_lse(const ScoreInput& input) const override;
   BlockMass block_mass(const ScoreInput& input, const at::Tensor& lse, const std::vector<int32_t>& query_offsets,
                        const std::vector<int32_t>& key_offsets, bool wants_row_sum) const override;
-  BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets) const override;
+  BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets,
+                           bool wants_row_sum) const override;
 };
 
 }  // namespace strobe::attention
