@@ -108,7 +108,7 @@ at::Tensor block_importance(const ImportanceInput& input, const Scorer& scorer) 
                             .k = k.narrow(0, h, h_count),
                             .key_bias = bias.defined() ? bias.narrow(0, h, h_count) : bias,
                             .scale = 0};
-      const BlockMaxima scores = scorer.block_maxima(call, key_offsets, is_softmax);
+      const BlockMaxima scores = scorer.block_maxima(call, key_offsets, input.is_softmax);
       importance.narrow(0, h, h_count).narrow(1, b, b_count).copy_(reduced(scores, q_samples, input.is_softmax));
     }
   }
