@@ -43,6 +43,10 @@ at::Tensor order_index(const TokenOrder& order, const at::Device& device) {
   return at::from_blob(const_cast<int32_t*>(order.raster().data()), {order.size()}, at::kInt).to(at::kLong).to(device);
 }
 
+std::string grid_text(const TokenGrid& g) {
+  return fmt::format("{}x{}x{}{}{}", g.frames, g.rows, g.cols, g.is_text_first ? "<" : ">", g.text_tokens);
+}
+
 void refuse_empty_rows(const std::string& method, const BlockLayout& layout) {
   try {
     layout.validate();
@@ -175,16 +179,14 @@ void AttentionEngine::run_group(const AttentionSite& site, const AttentionInput&
   call.plan.note = rule.dense_reason(site);
   if (!rule.is_dense() && call.plan.note.empty()) {
     const Timer selection;
-    call.orders = rule.pattern->order(site);
-    if (call.orders.q && !call.orders.q->is_identity()) {
-      call.q_index = order_index(*call.orders.q, call.q.device());
-      call.q = call.q.index_select(2, call.q_index);
-    }
-    if (call.orders.k && !call.orders.k->is_identity()) {
-      const at::Tensor index = order_index(*call.orders.k, call.k.device());
-      call.k = call.k.index_select(2, index);
-      call.v = call.v.index_select(2, index);
-      if (call.key_bias.defined()) call.key_bias = call.key_bias.index_select(1, index);
+    const Orders& known = orders_of(call);
+    call.orders = known.orders;
+    call.q_index = known.q_index;
+    if (known.q_index.defined()) call.q = call.q.index_select(2, known.q_index);
+    if (known.k_index.defined()) {
+      call.k = call.k.index_select(2, known.k_index);
+      call.v = call.v.index_select(2, known.k_index);
+      if (call.key_bias.defined()) call.key_bias = call.key_bias.index_select(1, known.k_index);
     }
     call.plan = plan(call);
     call.row.selection_ms = selection.milliseconds();
@@ -214,6 +216,21 @@ PatternState& AttentionEngine::state_of(Call& call) {
   return *call.state;
 }
 
+const AttentionEngine::Orders& AttentionEngine::orders_of(const Call& call) {
+  constexpr size_t kMaxOrders = 16;  // a run has one grid and a method few kinds
+  const std::string key =
+      fmt::format("{}|{}|{}", call.rule_index, grid_text(call.site.grid), call.rule.pattern->order_kind(call.site));
+  if (const auto found = orders_.find(key); found != orders_.end()) return found->second;
+  if (orders_.size() >= kMaxOrders) orders_.clear();
+  Orders made{.orders = call.rule.pattern->order(call.site), .q_index = {}, .k_index = {}};
+  const auto index = [&call](const std::shared_ptr<const TokenOrder>& order) {
+    return order && !order->is_identity() ? order_index(*order, call.q.device()) : at::Tensor();
+  };
+  made.q_index = index(made.orders.q);
+  made.k_index = index(made.orders.k);
+  return orders_.emplace(key, std::move(made)).first->second;
+}
+
 AttentionPlan AttentionEngine::plan_now(Call& call) {
   AttentionPlan plan = call.rule.pattern->plan({.site = call.site,
                                                 .q = call.q,
@@ -235,9 +252,7 @@ AttentionPlan AttentionEngine::plan(Call& call) {
   const bool may_reuse = is_static || call.rule.shares_branches || call.rule.refresh_every_steps > 0;
   if (!may_reuse || site.plans_always) return plan_now(call);
 
-  const TokenGrid& g = site.grid;
-  std::string key = fmt::format("{}|{}x{}x{}+{}{}|{}", call.rule_index, g.frames, g.rows, g.cols, g.text_tokens,
-                                g.is_text_first ? "<" : ">", call.heads.size());
+  std::string key = fmt::format("{}|{}|{}", call.rule_index, grid_text(site.grid), call.heads.size());
   if (depends.on_layer || !is_static) key += fmt::format("|l{}", site.layer);
   if (!is_static) {
     key += fmt::format("|{}.{}", site.sample, site.stage);

@@ -93,11 +93,16 @@ class AttentionEngine {
     std::vector<int64_t> heads;
   };
   struct Call;
+  struct Orders {
+    PatternOrders orders;
+    at::Tensor q_index, k_index;  // int64 raster indices on the tensors' device; undefined: as the tokens come
+  };
 
   std::vector<Group> group_heads(const AttentionSite& site, int64_t heads) const;
   void run_row(const AttentionSite& site, const AttentionInput& input, at::Tensor out);
   void run_group(const AttentionSite& site, const AttentionInput& input, const Group& group, int64_t all_heads,
                  at::Tensor out);
+  const Orders& orders_of(const Call& call);
   AttentionPlan plan(Call& call);
   AttentionPlan plan_now(Call& call);
   void compute(Call& call, at::Tensor& out);
@@ -111,6 +116,7 @@ class AttentionEngine {
   BackendList backends_;
   std::unique_ptr<Scorer> scorer_;
   PatternCache cache_;
+  std::map<std::string, Orders> orders_;
   std::map<std::string, PatternState> states_;
   int64_t state_bytes_ = 0;
   AttentionStats stats_;

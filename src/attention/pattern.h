@@ -85,6 +85,11 @@ class AttentionPattern {
     (void)site;
     return {};
   }
+  // Sites with one grid and one kind have one order; the engine keeps them.
+  virtual int64_t order_kind(const AttentionSite& site) const {
+    (void)site;
+    return 0;
+  }
   // q and k of the call may be undefined where !dependence().on_tensors && !on_state: then site.grid alone counts.
   virtual AttentionPlan plan(const PatternCall& call) const = 0;
   // After a call whose plan wanted the LSE, [1, H, N] float32. Returns the layout that the state now holds, or null.

@@ -39,6 +39,13 @@ class AdaspaPattern final : public AttentionPattern {
     return grid.tokens() * heads * 4 + layout_bytes(grid.tokens(), heads, options_.query_block, options_.block_size) +
            8;
   }
+  // Dense up to the first search, which is dense itself; text is not counted.
+  std::optional<NominalDensity> nominal_density(const AttentionSite& site, int64_t) const override {
+    const std::vector<int64_t> searches = search_steps(site.steps);
+    if (searches.empty() || site.step <= searches.front()) return NominalDensity{.density = 1};
+    if (options_.rule.is_by_mass) return {};
+    return NominalDensity{.density = 1 - options_.rule.sparsity};
+  }
 
  private:
   std::vector<int64_t> search_steps(int64_t steps) const;
@@ -160,7 +167,7 @@ PatternInfo adaspa_pattern_info() {
           .source = "AdaSpa, arXiv 2502.21079",
           .presets =
               {
-                  {"hunyuan", "sparsity=0.8", "HunyuanVideo 720p, 129 frames, the paper"},
+                  {"hunyuan_video", "sparsity=0.8", "HunyuanVideo 720p, 129 frames, the paper"},
                   {"cogvideox15_5b", "sparsity=0.8", "CogVideoX1.5 5B 720p, 161 frames, the paper"},
                   {"long_video", "sparsity=0.9,search_steps=0/30", "the paper's long clips, up to 24 s"},
                   {"wan_14b", "sparsity=0.8", "Wan2.1 14B 720p: a starting point, none published"},

@@ -46,6 +46,17 @@ class PsaPattern final : public AttentionPattern {
     return {.q = order, .k = order};
   }
   AttentionPlan plan(const PatternCall& call) const override;
+  // Of the quota rule, where the ends alone decide; caps may only refine.
+  std::optional<NominalDensity> nominal_density(const AttentionSite& site, int64_t) const override {
+    if (!options_.levels.is_quota || options_.cap) return {};
+    const int64_t blocks = (site.grid.tokens() + options_.block_size - 1) / options_.block_size;
+    std::vector<float> importance(static_cast<size_t>(blocks), 1.0F);
+    std::vector<uint8_t> factors(static_cast<size_t>(blocks));
+    assign_levels(importance.data(), blocks, options_.levels, factors.data());
+    double kept = 0;
+    for (const uint8_t factor : factors) kept += factor == 0 ? 0 : 1.0 / factor;
+    return NominalDensity{.density = kept / static_cast<double>(blocks)};
+  }
 
  private:
   at::Tensor offsets(const PatternCall& call, const std::string& side, int64_t block) const;
@@ -200,11 +211,10 @@ PatternInfo psa_pattern_info() {
                    "Wan2.2 TI2V 5B balanced, 1280x704x121, public code"},
                   {"cogvideox15_5b", quota + "ends=0.1/0.15/0.15/0.35,block_size=32",
                    "CogVideoX1.5 5B, 1360x768x81, public code"},
-                  {"cogvideox_5b", quota + "ends=0.1/0.15/0.15/0.35,reorder=none",
-                   "CogVideoX 5B balanced, 720x480x49, public code"},
+                  {"cogvideox_5b", quota + "ends=0.1/0.15/0.15/0.35,reorder=none", "balanced, 720x480x49, public code"},
                   {"cogvideox_5b_4step", quota + "ends=0.05/0.15/0.25/0.5,reorder=none,dense_steps=0",
-                   "CogVideoX 5B with the 4-step LoRA, public code"},
-                  {"hunyuan", "ends=0.4/0.5/0.6/0.8,cap=off,block_size=64",
+                   "the 4-step LoRA, public code"},
+                  {"hunyuan_video", "ends=0.4/0.5/0.6/0.8,cap=off,block_size=64",
                    "HunyuanVideo: none published, from Wan2.1 14B"},
               },
           .make = make_psa};

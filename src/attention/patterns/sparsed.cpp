@@ -64,6 +64,12 @@ class SparsedPattern final : public AttentionPattern {
   int64_t state_bytes(const TokenGrid& grid, int64_t heads) const override {
     return layout_bytes(grid.tokens(), heads, options_.query_block, options_.block_size) + 8;
   }
+  std::optional<NominalDensity> nominal_density(const AttentionSite& site, int64_t) const override {
+    if (site.step < dense_steps(site.steps)) return NominalDensity{.density = 1};
+    if (options_.is_by_mass) return {};
+    const int64_t blocks = (site.grid.tokens() + options_.block_size - 1) / options_.block_size;
+    return NominalDensity{.density = static_cast<double>(kept_of(blocks)) / static_cast<double>(blocks)};
+  }
 
  private:
   int64_t dense_steps(int64_t steps) const;
@@ -110,6 +116,7 @@ BlockSets SparsedPattern::block_sets(const PatternCall& call, const BlockOffsets
   }
   // A block on a border belongs to the group before it, but a group that begins in the last block has that one.
   std::vector<int64_t> first;
+  first.reserve(tokens.size() + 1);
   for (const int64_t token : tokens) {
     first.push_back(std::min(blocks - 1, (token + options_.block_size - 1) / options_.block_size));
   }
@@ -208,8 +215,8 @@ LayoutPtr SparsedPattern::build(const PatternCall& call, at::Tensor lse) const {
     at::parallel_for(0, count * query_blocks, kRowsOfTask, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t head = h + i / query_blocks, row = i % query_blocks;
-        std::vector<const float*> of_row;
-        for (const at::Tensor& mass : found) of_row.push_back(mass.const_data_ptr<float>() + i * key_blocks);
+        std::vector<const float*> of_row(found.size());
+        for (size_t g = 0; g < found.size(); ++g) of_row[g] = found[g].const_data_ptr<float>() + i * key_blocks;
         if (sets.video_rows.contains(row)) keep_blocks(*layout, head, row, 0, best_of_row(sets, of_row));
         for (int64_t j = 0; j < key_blocks; ++j) {
           const bool is_text_pair = !sets.video_rows.contains(row) || !sets.video_cols.contains(j);
@@ -305,8 +312,8 @@ PatternInfo sparsed_pattern_info() {
                   {"wan_1_3b", "keep=0.45" + blocks, "Wan2.1 1.3B 480p: a starting point, none published"},
                   {"wan22_a14b", "keep=0.3" + blocks, "Wan2.2 A14B 720p: a starting point, none published"},
                   {"wan22_ti2v_5b", "keep=0.4" + blocks, "Wan2.2 TI2V 5B: a starting point, none published"},
-                  {"hunyuan", "keep=0.25" + blocks, "HunyuanVideo 720p: a starting point, none published"},
-                  {"cogvideox_5b", "keep=0.35" + blocks, "CogVideoX 5B: a starting point, none published"},
+                  {"hunyuan_video", "keep=0.25" + blocks, "HunyuanVideo 720p: a starting point, none published"},
+                  {"cogvideox_5b", "keep=0.35" + blocks, "a starting point, none published"},
                   {"cogvideox15_5b", "keep=0.35" + blocks, "CogVideoX1.5 5B: a starting point, none published"},
                   {"distilled", "keep=0.5" + blocks, "up to 8 steps: a starting point, little to gain"},
                   {"text_long", "keep=0.3,block_size=128", "the paper's long contexts"},

@@ -95,6 +95,19 @@ class VmobaPattern final : public AttentionPattern {
     if (grid.text_tokens > 0) keep_text(layout, grid.video_tokens(), num_blocks);
     return plan_of(std::move(layout), call.site);
   }
+  int64_t order_kind(const AttentionSite& site) const override {
+    return static_cast<int64_t>(partition_at(site.layer));
+  }
+  // Of blocks of one length; a threshold keeps at most its share of what is not the own block, and one.
+  std::optional<NominalDensity> nominal_density(const AttentionSite& site, int64_t) const override {
+    const double blocks = static_cast<double>(tiles(site).offsets.size()) - 1;
+    if (rule_.gates.is_threshold) {
+      return NominalDensity{.density = std::min(1.0, (1 + std::max(1.0, rule_.gates.tau * (blocks - 1))) / blocks),
+                            .is_bound = true};
+    }
+    const auto topk = static_cast<double>(rule_.topk[static_cast<size_t>(partition_at(site.layer))]);
+    return NominalDensity{.density = std::min(1.0, topk / blocks)};
+  }
 
  private:
   Partition partition_at(int layer) const { return rule_.partition.value_or(static_cast<Partition>(layer % 3)); }

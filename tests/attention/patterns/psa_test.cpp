@@ -273,6 +273,7 @@ TEST(Psa, plans_valid_layouts_for_any_length_and_the_same_twice) {
     const AttentionPlan plan = psa.plan(q, k);
     plan.layout->validate();
     EXPECT_TRUE(*plan.layout == *psa.plan(q, k).layout);
+    psa.plan(q.to(at::kBFloat16), k.to(at::kBFloat16)).layout->validate();
   }
 }
 
