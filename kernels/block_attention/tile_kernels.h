@@ -348,8 +348,13 @@ struct TileKernels {
       for (int i = 0; i < kLanes; ++i) total += tile.l[int64_t{row} * kLanes + i];
       const Vec factor = Isa::set(total > 0 ? 1.0F / total : total == 0 ? 0.0F : total);
       for (int panel = 0; panel < tile.shape.panels; ++panel) {
-        alignas(64) float values[kPanel];
         const float* o = tile.o + (int64_t{panel} * kTileRows + row) * kPanel;
+        if (!to_bf16 && (panel + 1) * kPanel <= width) {
+          float* to = static_cast<float*>(out[row]) + panel * kPanel;
+          for (int c = 0; c < kPanel; c += kLanes) Isa::store(to + c, Isa::mul(Isa::load(o + c), factor));
+          continue;
+        }
+        alignas(64) float values[kPanel];
         for (int c = 0; c < kPanel; c += kLanes) Isa::store(values + c, Isa::mul(Isa::load(o + c), factor));
         const int count = width - panel * kPanel < kPanel ? width - panel * kPanel : kPanel;
         if (to_bf16) {
