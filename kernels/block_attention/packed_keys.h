@@ -50,6 +50,8 @@ class PackedKeys {
   }
 
  private:
+  class BlockPacker;
+
   int batch_table(int pair) const { return source_.key_bias ? pair / source_.key_heads : 0; }
   int64_t index(int pair, int plane, int32_t block) const {
     const int table = batch_table(pair) * tables_ + (tables_ > 1 ? pair % source_.key_heads : 0);

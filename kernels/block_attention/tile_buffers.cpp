@@ -13,6 +13,7 @@ Tile TileBuffers::prepare(const TileOps& ops, const RecordShape& shape, int64_t 
     return at;
   };
   const int64_t q = take(int64_t{kTileRows} * (shape.head_dim + 1) * 4 + kLine);  // the last store of packing runs over
+  const int64_t scale = take(int64_t{kTileRows} * 4);
   const int64_t s = take(int64_t{kTileRows} * kScoreStride * 4);
   const int64_t m = take(int64_t{kTileRows} * 4);
   const int64_t l = take(int64_t{kTileRows} * ops.lanes * 4);
@@ -25,6 +26,7 @@ Tile TileBuffers::prepare(const TileOps& ops, const RecordShape& shape, int64_t 
   Tile tile;
   tile.shape = shape;
   tile.q = base + q;
+  tile.scale = reinterpret_cast<float*>(base + scale);
   tile.s = reinterpret_cast<float*>(base + s);
   tile.m = reinterpret_cast<float*>(base + m);
   tile.l = reinterpret_cast<float*>(base + l);

@@ -34,9 +34,6 @@ STROBE_INLINE typename Isa::Vec exp2_clamped(typename Isa::Vec x) {
   return Isa::scale_by_power(p, n);
 }
 
-// Steps of the score loop that are unrolled: with four, g++ 12 loses 2 %.
-constexpr int kScoreUnroll = 8;
-
 template <class Isa, int R, int C>
 STROBE_INLINE void multiply_step(typename Isa::Vec (&sum)[R][C], const float* a, int64_t a_stride,
                                  const typename Isa::Vec (&b)[C]) {
@@ -50,7 +47,8 @@ STROBE_INLINE void multiply_step(typename Isa::Vec (&sum)[R][C], const float* a,
 
 // R rows of scores of C groups. Lines from `ahead` on are fetched for a later call.
 template <class Isa, int R, int C>
-void score_tile(const Tile& tile, const float* q, int steps, const char* const* records, float* s, const char* ahead) {
+__attribute__((noinline)) void score_tile(const Tile& tile, const float* q, [[maybe_unused]] const float* scale,
+                                          int steps, const char* const* records, float* s, const char* ahead) {
   using Vec = typename Isa::Vec;
   Vec sum[R][C];
   const float* keys[C];
@@ -62,18 +60,18 @@ void score_tile(const Tile& tile, const float* q, int steps, const char* const* 
     for (int c = 0; c < C; ++c) sum[r][c] = Isa::zero();
   }
   int step = 0;
-  for (; step + kScoreUnroll <= steps; step += kScoreUnroll) {
+  for (; step + Isa::kScoreUnroll <= steps; step += Isa::kScoreUnroll) {
 #pragma GCC unroll 2
     for (int i = 0; i < Isa::kScoreLinesAhead; ++i) _mm_prefetch(ahead + i * 64, _MM_HINT_T0);
     ahead += Isa::kScoreLinesAhead * 64;
 #pragma GCC unroll 8
-    for (int i = 0; i < kScoreUnroll; ++i) {
+    for (int i = 0; i < Isa::kScoreUnroll; ++i) {
       Vec b[C];
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) b[c] = Isa::load(keys[c] + (step + i) * Isa::kLanes);
       multiply_step<Isa, R, C>(sum, q + i * R, 1, b);
     }
-    q += kScoreUnroll * R;
+    q += Isa::kScoreUnroll * R;
   }
 #pragma GCC unroll 1
   for (; step < steps; ++step, q += R) {
@@ -86,14 +84,18 @@ void score_tile(const Tile& tile, const float* q, int steps, const char* const* 
   for (int c = 0; c < C; ++c) {
     const Vec bias = Isa::load(reinterpret_cast<const float*>(records[c] + tile.shape.bias_offset));
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) Isa::store(s + r * kScoreStride + c * Isa::kLanes, Isa::add(sum[r][c], bias));
+    for (int r = 0; r < R; ++r) {
+      Vec score = Isa::add(sum[r][c], bias);
+      if constexpr (Isa::kIsBf16) score = Isa::fma(sum[r][c], Isa::broadcast(scale + r), bias);
+      Isa::store(s + r * kScoreStride + c * Isa::kLanes, score);
+    }
   }
 }
 
 // R rows of o, C vectors of value columns, over all groups of a stage.
 template <class Isa, int R, int C>
-void value_tile(const float* p, const Stage& stage, int64_t value_offset, float* o, const char* const* ahead,
-                int64_t ahead_offset) {
+__attribute__((noinline)) void value_tile(const float* p, const Stage& stage, int64_t value_offset, float* o,
+                                          const char* const* ahead, int64_t ahead_offset) {
   using Vec = typename Isa::Vec;
   constexpr int kSteps = Isa::kIsBf16 ? Isa::kLanes / 2 : Isa::kLanes;
   constexpr int kVectorsPerPanel = kPanel / Isa::kLanes;
@@ -152,7 +154,7 @@ struct TileKernels {
     const char* at(const Tile& tile, int call) const {
       const int record = call / calls_each;
       if (record >= count) return tile.q;  // in the cache: costs nothing
-      const int64_t bytes = int64_t{steps_of(tile.shape.head_dim)} / kScoreUnroll * Isa::kScoreLinesAhead * 64;
+      const int64_t bytes = int64_t{steps_of(tile.shape.head_dim)} / Isa::kScoreUnroll * Isa::kScoreLinesAhead * 64;
       return records[record] + offset + call % calls_each * bytes;
     }
   };
@@ -167,22 +169,22 @@ struct TileKernels {
       float* out = s + int64_t{row} * kScoreStride;
       switch (rows) {
         case 1:
-          score_tile<Isa, 1, C>(tile, q, steps, records, out, ahead);
+          score_tile<Isa, 1, C>(tile, q, tile.scale + row, steps, records, out, ahead);
           break;
         case 2:
-          score_tile<Isa, 2, C>(tile, q, steps, records, out, ahead);
+          score_tile<Isa, 2, C>(tile, q, tile.scale + row, steps, records, out, ahead);
           break;
         case 3:
-          score_tile<Isa, 3, C>(tile, q, steps, records, out, ahead);
+          score_tile<Isa, 3, C>(tile, q, tile.scale + row, steps, records, out, ahead);
           break;
         case 4:
-          score_tile<Isa, 4, C>(tile, q, steps, records, out, ahead);
+          score_tile<Isa, 4, C>(tile, q, tile.scale + row, steps, records, out, ahead);
           break;
         case 5:
-          score_tile<Isa, 5, C>(tile, q, steps, records, out, ahead);
+          score_tile<Isa, 5, C>(tile, q, tile.scale + row, steps, records, out, ahead);
           break;
         default:
-          score_tile<Isa, 6, C>(tile, q, steps, records, out, ahead);
+          score_tile<Isa, 6, C>(tile, q, tile.scale + row, steps, records, out, ahead);
           break;
       }
       row += rows;
@@ -191,7 +193,8 @@ struct TileKernels {
   }
 
   static void scores(const Tile& tile, const Stage& stage) {
-    constexpr int kCallsEach = kLanes / 2 / Isa::kScoreLinesAhead;  // register tiles that a record's keys take
+    constexpr int kCallsEach =
+        kLanes * Isa::kScoreUnroll / 16 / Isa::kScoreLinesAhead;  // register tiles that a record's keys take
     for (int g = 0; g < stage.count; g += kVectors) {
       const int after = stage.count - g - kVectors;
       Ahead ahead = {stage.records + g + kVectors, after, 0, kCallsEach};
@@ -345,8 +348,13 @@ struct TileKernels {
       for (int i = 0; i < kLanes; ++i) total += tile.l[int64_t{row} * kLanes + i];
       const Vec factor = Isa::set(total > 0 ? 1.0F / total : total == 0 ? 0.0F : total);
       for (int panel = 0; panel < tile.shape.panels; ++panel) {
-        alignas(64) float values[kPanel];
         const float* o = tile.o + (int64_t{panel} * kTileRows + row) * kPanel;
+        if (!to_bf16 && (panel + 1) * kPanel <= width) {
+          float* to = static_cast<float*>(out[row]) + panel * kPanel;
+          for (int c = 0; c < kPanel; c += kLanes) Isa::store(to + c, Isa::mul(Isa::load(o + c), factor));
+          continue;
+        }
+        alignas(64) float values[kPanel];
         for (int c = 0; c < kPanel; c += kLanes) Isa::store(values + c, Isa::mul(Isa::load(o + c), factor));
         const int count = width - panel * kPanel < kPanel ? width - panel * kPanel : kPanel;
         if (to_bf16) {

@@ -6,7 +6,7 @@
 //
 //   record  keys [step][group] | values [panel][step'][16] | bias [group] fp32, in units of log 2
 //           a step is one element of the head width (bf16: a pair of them), step' one key (bf16: a pair of keys)
-//   q       packed by row groups of up to six: [step][rows of the group], times scale log2(e)
+//   q       packed by row groups of up to six: [step][rows of the group]; fp32: times scale log2(e)
 //   s       [row][64] scores, then probabilities in place (bf16: in the front half of the row)
 //   m, l    running maximum (log 2) of a row, and its sum as a vector of partial sums
 //   o       [panel][row][16], not yet divided by the sum
@@ -40,6 +40,7 @@ struct Tile {
   RecordShape shape;
   int rows = 0;
   char* q = nullptr;
+  float* scale = nullptr;  // bf16: of each row's scores; q itself then is exact. fp32: not used
   float* s = nullptr;
   float* m = nullptr;
   float* l = nullptr;

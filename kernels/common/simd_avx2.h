@@ -18,8 +18,9 @@ struct Avx2 {
   static constexpr int kVectors =
       2;  // of a register tile's row: 6 x 2 accumulators, 2 operands and 1 broadcast in 16 ymm
   static constexpr bool kIsBf16 = false;
-  static constexpr int kScoreLinesAhead = 1;  // fetched in eight steps of the score loop, and for a group of values
-  static constexpr int kValueLinesAhead = 1;
+  static constexpr int kScoreUnroll = 8;      // steps of the score loop: with four, g++ 12 loses 2 %
+  static constexpr int kScoreLinesAhead = 1;  // lines fetched in an iteration of the score loop
+  static constexpr int kValueLinesAhead = 1;  // and for a group of values
 
   static Vec zero() { return _mm256_setzero_ps(); }
   static Vec set(float value) { return _mm256_set1_ps(value); }
