@@ -32,7 +32,7 @@ std::string counts_text(const Checkpoint& c) {
   for (const attention::AttentionRow& r : c.attention_rows) {
     rows.push_back(ConfigNode::list({text(r.kind), text(r.pattern), text(r.backend), text(r.note), integer(r.calls),
                                      number(r.pairs), number(r.dense_pairs), number(r.milliseconds), integer(r.plans),
-                                     integer(r.cache_hits), number(r.selection_ms)}));
+                                     integer(r.cache_hits), number(r.selection_ms), text(r.passed_over)}));
   }
   for (const attention::SiteRow& s : c.attention_sites) {
     sites.push_back(
@@ -62,6 +62,7 @@ void read_counts(const std::string& json, Checkpoint& c) {
                                 .plans = r.at(8).as_integer(),
                                 .cache_hits = r.at(9).as_integer(),
                                 .selection_ms = r.at(10).as_number()});
+    c.attention_rows.back().passed_over = r.at(11).as_string();
   }
   for (const ConfigNode& site : node.at("sites").as_list()) {
     const ConfigNode::List& s = site.as_list();

@@ -111,6 +111,7 @@ ConfigNode attention_rows(const Result& result) {
                                     {"method", text(row.pattern)},
                                     {"kernel", text(row.backend)},
                                     {"note", text(row.note)},
+                                    {"passed_over", text(row.passed_over)},
                                     {"calls", integer(row.calls)},
                                     {"density", rounded(row.density())},
                                     {"plans", integer(row.plans)},

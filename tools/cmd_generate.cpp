@@ -27,11 +27,17 @@ std::string clip_line(const Job& job) {
                      job.request.seed);
 }
 
+std::string note_text(const attention::AttentionRow& row) {
+  std::string text = row.note.empty() ? "" : " (" + row.note + ")";
+  if (!row.passed_over.empty()) text += " (passed over: " + row.passed_over + ")";
+  return text;
+}
+
 void print_summary(const Job& job, const Result& result) {
   const auto& t = result.times;
   for (const attention::AttentionRow& row : result.attention) {
     log_debug("{} attention: {} by {}, {} calls, density {:.3f}, {:.1f} s{}", row.kind, row.pattern, row.backend,
-              row.calls, row.density(), row.milliseconds / 1e3, row.note.empty() ? "" : " (" + row.note + ")");
+              row.calls, row.density(), row.milliseconds / 1e3, note_text(row));
   }
   log_debug("frames sha256 {}", result.frame_sha256);
   log_debug("times: load {:.1f}ms text {:.1f}ms denoise {:.1f}ms decode {:.1f}ms encode {:.1f}ms", t.load_ms, t.text_ms,

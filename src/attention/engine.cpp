@@ -323,7 +323,8 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
   const double dense_pairs =
       static_cast<double>(call.q.size(1)) * static_cast<double>(call.q.size(2)) * static_cast<double>(call.k.size(2));
   call.row.backend = backend.name();
-  call.row.note = plan.note.empty() ? reasons : plan.note;
+  call.row.note = plan.note;
+  call.row.passed_over = reasons;
   call.row.pairs = dense_pairs * plan.density;
   call.row.dense_pairs = dense_pairs;
   if (!observer_.on_call) return;
@@ -356,7 +357,8 @@ void AttentionEngine::run_dense(const AttentionSite& site, const AttentionInput&
   stats_.add(site, {.kind = kind_name(site.kind),
                     .pattern = method,
                     .backend = backend.name(),
-                    .note = note.empty() ? reasons : note,
+                    .note = note,
+                    .passed_over = reasons,
                     .calls = 1,
                     .pairs = pairs,
                     .dense_pairs = pairs,

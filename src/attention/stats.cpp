@@ -38,7 +38,7 @@ void AttentionStats::add(const AttentionSite& site, const AttentionRow& row) {
   add_site(site, row);
   for (AttentionRow& known : rows_) {
     if (known.kind == row.kind && known.pattern == row.pattern && known.backend == row.backend &&
-        known.note == row.note) {
+        known.note == row.note && known.passed_over == row.passed_over) {
       known.calls += row.calls;
       known.pairs += row.pairs;
       known.dense_pairs += row.dense_pairs;

@@ -12,8 +12,9 @@ namespace strobe::attention {
 struct AttentionRow {
   std::string kind;  // "self", "cross", "joint"
   std::string pattern;
-  std::string backend;  // the kernel that ran
-  std::string note;     // why a sparse method ran dense, or a better backend was passed over
+  std::string backend;      // the kernel that ran
+  std::string note;         // why a sparse method ran dense
+  std::string passed_over;  // better kernels that could not, with their reasons
   int64_t calls = 0;
   double pairs = 0;         // query-key pairs computed, all heads and batch rows; pooled keys count once
   double dense_pairs = 0;   // what dense would have computed

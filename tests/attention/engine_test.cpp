@@ -172,16 +172,19 @@ TEST(AttentionEngine, a_forced_backend_that_cannot_says_why) {
   AttentionEngine engine(std::move(options));
   EXPECT_THAT([&] { engine(site_at(0), random_input(12)); },
               ThrowsMessage<UnsupportedError>(HasSubstr("torch_dense: dense attention only")));
-  EXPECT_THAT([] { make_backends("block_atention"); }, ThrowsMessage<ConfigError>(HasSubstr("did you mean")));
+  EXPECT_THAT([] { make_backends("torch_dence"); }, ThrowsMessage<ConfigError>(HasSubstr("did you mean")));
 }
 
 TEST(AttentionEngine, refuses_a_layout_with_an_empty_row) {
-  const TokenGrid grid{.frames = 31, .rows = 22, .cols = 22};
-  AttentionEngine engine(rules({"radial:mode=parity,decay_factor=0.2,dense_steps=0,dense_layers=0"}));
+  // Example F of radial.md section 15.
+  const TokenGrid grid{.frames = 8, .rows = 1, .cols = 7};
+  AttentionEngine engine(
+      rules({"radial:mode=parity,decay_factor=1,sink_frames=0,block_size=8,decimation=8,"
+             "dense_steps=0,dense_layers=0"}));
   AttentionInput input;
   input.q = input.k = input.v = at::zeros({1, 1, grid.tokens(), 8});
   EXPECT_THAT([&] { engine(site_at(0, 1, Branch::kCond, grid), input); },
-              ThrowsMessage<ConfigError>(AllOf(HasSubstr("radial"), HasSubstr("row 22"))));
+              ThrowsMessage<ConfigError>(AllOf(HasSubstr("radial"), HasSubstr("row 1"))));
 }
 
 TEST(AttentionEngine, every_kernel_of_this_machine_gives_the_same_sparse_output) {
