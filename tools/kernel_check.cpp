@@ -2,12 +2,16 @@
 // kernels only, so that it runs where nothing but a compiler is.
 //
 // Exit status: 0 all that can run here passed, 1 something failed, 2 usage.
+#include <unistd.h>
+
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "kernels/block_attention/cases.h"
 #include "kernels/block_score/cases.h"
@@ -22,6 +26,22 @@ using namespace strobe::kernels;
 constexpr double kBudget = 3e7;          // multiply-adds of the reference for a case
 constexpr double kReferenceLimit = 4e6;  // the reference itself runs cases up to this size
 constexpr int kRuns = 20;
+
+// What runs: named when a closed page is touched.
+char running[160];
+
+void note_running(const char* kernel, const std::string& name) {
+  std::snprintf(running, sizeof running, "%s on %s", kernel, name.c_str());
+}
+
+void report_fault(int /*signal*/) {
+  const char text[] = "FAILED touched memory beyond a tensor: ";
+  for (const auto& [bytes, size] :
+       {std::pair<const char*, size_t>{text, sizeof text - 1}, {running, std::strlen(running)}, {"\n", size_t{1}}}) {
+    if (write(STDOUT_FILENO, bytes, size) < 0) break;
+  }
+  _exit(1);
+}
 
 struct Tally {
   int passed = 0, failed = 0, skipped = 0;
@@ -65,6 +85,7 @@ int check_attention(ThreadPool& pool, const std::string& filter) {
         if (c.dtype != dtype || c.name.find(filter) == std::string::npos) continue;
         const double size = 1.0 * c.batch * c.heads * c.query_tokens * c.key_tokens * c.head_dim;
         if (is_reference && size > kReferenceLimit) continue;
+        note_running(kernel.name, c.name);
         const CaseResult result = run_attention_case(kernel, c, pool.parallel(), kBudget);
         note(tally, kernel.name, c.name, result);
         const bool is_small = c.query_tokens <= 1500 && !is_reference && result.skipped.empty();
@@ -88,6 +109,7 @@ int check_scores(ThreadPool& pool, const std::string& filter) {
     double mass = 0, maxima = 0, sums = 0;
     for (const ScoreCase& c : score_cases()) {
       if (c.name.find(filter) == std::string::npos) continue;
+      note_running(kernel.name, c.name);
       const ScoreResult result = run_score_case(kernel, c, pool.parallel());
       mass = std::max(mass, result.mass);
       maxima = std::max(maxima, result.maxima);
@@ -136,6 +158,8 @@ int main(int argc, char** argv) {
     strobe::run_kernel_bench(bench);
     return 0;
   }
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  std::signal(SIGSEGV, report_fault);
   ThreadPool pool(machine().cores);
   const int failed = check_attention(pool, filter) + check_scores(pool, filter);
   std::printf(failed == 0 ? "all passed\n" : "%d failed\n", failed);

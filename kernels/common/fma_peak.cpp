@@ -1,13 +1,21 @@
 #include "kernels/common/fma_peak.h"
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 
 #include "kernels/common/fma_loops.h"
 #include "kernels/common/machine.h"
 #include "kernels/common/parallel.h"
 
 namespace strobe::kernels {
+
+namespace {
+double thread_seconds() {
+  timespec t = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+}  // namespace
 
 float run_fma_scalar(int64_t rounds) {
   float sum[kFmaAccumulators];
@@ -45,22 +53,24 @@ const FmaLoop& widest_fma_loop(ScalarType dtype) {
 }
 
 double measure_fma_peak(const FmaLoop& loop, const Parallel& parallel, int rounds) {
-  using Clock = std::chrono::steady_clock;
-  const auto seconds = [&](int64_t count) {
-    std::vector<float> results(parallel.workers);
-    auto task = [&](int worker) { results[worker] = loop.run(count); };
-    const Clock::time_point start = Clock::now();
+  const auto run = [&](int64_t count) {
+    std::vector<double> rates(parallel.workers);
+    auto task = [&](int worker) {
+      const double start = thread_seconds();
+      volatile float sink = loop.run(count);  // looked at, so that no loop is left out
+      (void)sink;
+      rates[worker] = loop.flops_per_round * static_cast<double>(count) / (thread_seconds() - start);
+    };
     run_tasks(parallel, parallel.workers, task);
-    // The sum is looked at, so that no loop is left out.
-    volatile float sink = results[0];
-    (void)sink;
-    return std::chrono::duration<double>(Clock::now() - start).count();
+    double total = 0;
+    for (double rate : rates) total += rate;
+    return total;
   };
   int64_t count = 1000;
-  while (seconds(count) < 4e-3) count *= 2;
-  double best = seconds(count);
-  for (int i = 1; i < rounds; ++i) best = std::min(best, seconds(count));
-  return loop.flops_per_round * static_cast<double>(count) * parallel.workers / best;
+  while (static_cast<double>(count) * loop.flops_per_round * parallel.workers / run(count) < 4e-3) count *= 2;
+  double best = run(count);
+  for (int i = 1; i < rounds; ++i) best = std::max(best, run(count));
+  return best;
 }
 
 }  // namespace strobe::kernels

@@ -21,7 +21,8 @@ struct FmaLoop {
 // What this machine can run (machine()), widest first; never empty.
 const std::vector<FmaLoop>& fma_loops();
 
-// FLOP/s of all workers together: the best of `rounds` short runs (about 4 ms each).
+// FLOP/s of all workers together, by the time their threads ran (neighbours may take the processor away): the best of
+// `rounds` short runs of some ms each.
 double measure_fma_peak(const FmaLoop& loop, const Parallel& parallel, int rounds = 5);
 
 // The widest loop of the dtype: fp32, or the bf16 dot product where there is one (fp32 otherwise).
