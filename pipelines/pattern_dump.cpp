@@ -11,24 +11,30 @@
 namespace strobe::pipelines {
 namespace {
 
+// Heads of one layer may follow rules of their own: those get a file each, told apart by the first of the heads, since
+// two rules may name one method.
+std::string file_name(const attention::AttentionEvent& event) {
+  const bool is_all = static_cast<int64_t>(event.heads.size()) == event.all_heads;
+  return fmt::format("step{:04}_layer{:02}_{}{}.safetensors", event.site.step, event.site.layer,
+                     branch_name(event.site.branches.at(0)),
+                     is_all ? "" : fmt::format("_head{:02}_{}", event.heads.front(), event.method));
+}
+
 void write_call(const std::filesystem::path& folder, const attention::AttentionEvent& event) {
   std::map<std::string, at::Tensor> tensors = {{"out", event.out.to(at::kCPU, at::kFloat).contiguous()},
                                                {"lse", event.lse.to(at::kCPU).contiguous()}};
   const auto add_order = [&](const char* name, const std::shared_ptr<const TokenOrder>& order) {
     if (order) tensors.emplace(name, at::tensor(order->raster(), at::kInt));
   };
-  if (event.layout) {
-    tensors.emplace("level", attention::level_tensor(*event.layout));
-    tensors.emplace("query_offsets", at::tensor(event.layout->query_offsets(), at::kInt));
-    tensors.emplace("key_offsets", at::tensor(event.layout->key_offsets(), at::kInt));
-  }
+  // A dense call is one block.
+  const auto tokens = static_cast<int32_t>(event.out.size(2));
+  const BlockLayout layout = event.layout ? *event.layout : BlockLayout::full({0, tokens}, {0, tokens});
+  tensors.emplace("level", attention::level_tensor(layout));
+  tensors.emplace("query_offsets", at::tensor(layout.query_offsets(), at::kInt));
+  tensors.emplace("key_offsets", at::tensor(layout.key_offsets(), at::kInt));
   add_order("q_order", event.orders.q);
   add_order("k_order", event.orders.k);
-  const bool is_all = static_cast<int64_t>(event.heads.size()) == event.all_heads;
-  const std::filesystem::path path =
-      folder / fmt::format("step{:04}_layer{:02}_{}{}.safetensors", event.site.step, event.site.layer,
-                           branch_name(event.site.branches.at(0)), is_all ? "" : "_" + event.method);
-  weights::save_safetensors(path, tensors,
+  weights::save_safetensors(folder / file_name(event), tensors,
                             {{"method", event.method},
                              {"kernel", event.kernel},
                              {"note", event.plan.note},

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <numeric>
 
 #include "core/torch.h"
 // After the precompiled header.
@@ -39,8 +40,13 @@ struct CallRecord {
   LayoutPtr layout;
   attention::PatternOrders orders;
   std::string kernel, note;
-  double density = 1, selection_ms = 0, kernel_ms = 0;
+  std::vector<double> densities;
+  double selection_ms = 0, kernel_ms = 0;
   bool was_dense = false;
+
+  double density() const {
+    return std::accumulate(densities.begin(), densities.end(), 0.0) / static_cast<double>(densities.size());
+  }
 };
 
 LayoutPtr whole(int64_t tokens) {
@@ -72,9 +78,15 @@ void give_offsets(const weights::TensorSource& source, int64_t item, attention::
   }
 }
 
-std::vector<CallRecord> run_calls(const Invocation& invocation, const ConfigNode& effective,
-                                  const weights::TensorSource& source, const AttentionRule& rule) {
-  (void)invocation;
+void set_step(const QkvCall& call, AttentionSite& site) {
+  site.step = call.step;
+  if (site.step >= site.steps) {
+    throw ConfigError(fmt::format("--call-steps: step {}: expected less than --steps {}", site.step, site.steps));
+  }
+}
+
+std::vector<CallRecord> run_calls(const ConfigNode& effective, const weights::TensorSource& source,
+                                  const AttentionRule& rule) {
   const auto calls = read_qkv(source, effective, /*needs_values=*/true);
   AttentionSite site = pattern_site(effective, calls[0].q.size(2));
   const pipelines::Device device = device_of(effective);
@@ -92,7 +104,7 @@ std::vector<CallRecord> run_calls(const Invocation& invocation, const ConfigNode
                              record.lses.push_back(event.lse.to(at::kCPU));
                              record.kernel = event.kernel;
                              record.note = event.plan.note;
-                             record.density = record.layout->density();
+                             record.densities.push_back(record.layout->density());
                              record.selection_ms += event.selection_ms;
                              record.kernel_ms += event.milliseconds;
                            },
@@ -107,10 +119,7 @@ std::vector<CallRecord> run_calls(const Invocation& invocation, const ConfigNode
   }
   for (const QkvCall& call : calls) {
     records.emplace_back();
-    site.step = call.step;
-    if (site.step >= site.steps) {
-      throw ConfigError(fmt::format("--call-steps: step {}: expected less than --steps {}", site.step, site.steps));
-    }
+    set_step(call, site);
     const auto on_device = [&](const at::Tensor& tensor) { return tensor.to(device.device, device.dtype); };
     const at::Tensor out =
         engine(site, {.q = on_device(call.q), .k = on_device(call.k), .v = on_device(call.v), .key_bias = {}});
@@ -119,35 +128,51 @@ std::vector<CallRecord> run_calls(const Invocation& invocation, const ConfigNode
   return records;
 }
 
+void plan_item(const AttentionRule& rule, const AttentionSite& site, const at::Tensor& q, const at::Tensor& k,
+               attention::PatternState& state, CallRecord& record) {
+  PlannedLayout planned = plan_layout(rule, site, q, k, state);
+  record.was_dense = !planned.layout;
+  record.layout = planned.layout ? planned.layout : whole(site.grid.tokens());
+  record.orders = planned.orders;
+  record.note = planned.note;
+  record.densities.push_back(record.layout->density());
+  record.selection_ms += planned.milliseconds;
+  record.levels.push_back(attention::level_tensor(*record.layout));
+}
+
 std::vector<CallRecord> plan_calls(const ConfigNode& effective, const weights::TensorSource* source,
                                    const AttentionRule& rule) {
   const attention::PlanDependence depends = rule.pattern->dependence();
-  std::vector<CallRecord> records(1);
-  CallRecord& record = records[0];
-  const auto plan_one = [&](const AttentionSite& site, const at::Tensor& q, const at::Tensor& k) {
-    PlannedLayout planned = plan_layout(rule, site, q, k);
-    record.was_dense = !planned.layout;
-    record.layout = planned.layout ? planned.layout : whole(site.grid.tokens());
-    record.orders = planned.orders;
-    record.note = planned.note;
-    record.selection_ms += planned.milliseconds;
-    record.levels.push_back(attention::level_tensor(*record.layout));
-  };
+  std::vector<CallRecord> records;
   if (source) {
     const auto calls = read_qkv(*source, effective, /*needs_values=*/false);
-    const AttentionSite site = pattern_site(effective, calls[0].q.size(2));
-    for (int64_t item = 0; item < calls[0].q.size(0); ++item) {
-      plan_one(site, calls[0].q.narrow(0, item, 1), calls[0].k.narrow(0, item, 1));
+    AttentionSite site = pattern_site(effective, calls[0].q.size(2));
+    std::vector<attention::PatternState> states(static_cast<size_t>(calls[0].q.size(0)));
+    for (size_t item = 0; item < states.size(); ++item) {
+      give_offsets(*source, static_cast<int64_t>(item), states[item]);
+    }
+    for (const QkvCall& call : calls) {
+      set_step(call, site);
+      records.emplace_back();
+      for (size_t item = 0; item < states.size(); ++item) {
+        const auto i = static_cast<int64_t>(item);
+        site.sample = static_cast<int>(item);
+        plan_item(rule, site, call.q.narrow(0, i, 1), call.k.narrow(0, i, 1), states[item], records.back());
+      }
     }
   } else {
     if (depends.on_tensors || depends.on_state) {
       throw ConfigError(fmt::format("--attention {}: this method reads q and k; give --qkv", rule.method));
     }
-    plan_one(pattern_site(effective, 0), {}, {});
+    attention::PatternState state;
+    records.emplace_back();
+    plan_item(rule, pattern_site(effective, 0), {}, {}, state, records[0]);
   }
-  record.density = record.layout->density();
-  if (const ConfigNode* heads = effective.find("heads"); heads && record.levels[0].size(0) == 1) {
-    for (at::Tensor& level : record.levels) level = level.expand({heads->as_integer(), -1, -1}).contiguous();
+  const ConfigNode* heads = effective.find("heads");
+  for (CallRecord& record : records) {
+    for (at::Tensor& level : record.levels) {
+      if (heads && level.size(0) == 1) level = level.expand({heads->as_integer(), -1, -1}).contiguous();
+    }
   }
   return records;
 }
@@ -157,7 +182,7 @@ void say(const AttentionRule& rule, const CallRecord& record, const std::string&
   std::string text =
       fmt::format("{}{}: {} x {} blocks, {} head{}, density {:.4f}, planned in {:.1f} ms",
                   name.empty() ? "" : name + " ", rule.method, layout.query_blocks(), layout.key_blocks(),
-                  layout.heads(), layout.heads() == 1 ? "" : "s", record.density, record.selection_ms);
+                  layout.heads(), layout.heads() == 1 ? "" : "s", record.density(), record.selection_ms);
   if (!record.kernel.empty()) {
     text += fmt::format("; {}{} {:.1f} ms", record.was_dense ? "dense by " : "", record.kernel, record.kernel_ms);
   }
@@ -203,7 +228,7 @@ int run_pattern_run(const Invocation& invocation) {
   if (!source && !is_plan_only)
     throw ConfigError("--qkv FILE must be given, or --plan-only for a method that reads none");
   const std::vector<CallRecord> records =
-      is_plan_only ? plan_calls(effective, source.get(), rule) : run_calls(invocation, effective, *source, rule);
+      is_plan_only ? plan_calls(effective, source.get(), rule) : run_calls(effective, *source, rule);
   std::map<std::string, at::Tensor> tensors;
   for (size_t i = 0; i < records.size(); ++i) {
     add_tensors(records[i], i == 0 ? "" : fmt::format("{}", i + 1), tensors);
@@ -213,7 +238,7 @@ int run_pattern_run(const Invocation& invocation) {
   weights::save_safetensors(output, tensors,
                             {{"method", rule.method},
                              {"options", rule.options},
-                             {"density", fmt::format("{}", records[0].density)},
+                             {"density", fmt::format("{}", records[0].density())},
                              {"backend", records[0].kernel},
                              {"selection_ms", fmt::format("{:.3f}", records[0].selection_ms)},
                              {"attention_ms", fmt::format("{:.3f}", records[0].kernel_ms)},

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/nearest.h"
+#include "pipelines/generate_keys.h"
 
 namespace strobe::tools {
 namespace {
@@ -268,7 +269,20 @@ class Parser {
 }  // namespace
 
 ConfigNode Invocation::effective() const {
-  return config::compose(command->keys, {.file = config, .sets = sets, .flags = flags, .folders = {"configs"}});
+  const config::KeyTable& own = command->keys;
+  if (!config.empty()) (void)own.parse_sets(sets);  // typed for this command: only what it uses
+  // A run file is written for generate and serves the others too: what they do not use is checked and left out.
+  std::vector<config::KeySpec> keys = own.keys();
+  for (const config::KeySpec& key : pipelines::generate_keys().keys()) {
+    if (!config.empty() && !own.find(key.name)) keys.push_back(key);
+  }
+  const ConfigNode all =
+      config::compose(config::KeyTable(keys), {.file = config, .sets = sets, .flags = flags, .folders = {"configs"}});
+  ConfigNode used = ConfigNode::map();
+  for (const auto& [name, value] : all.as_map()) {
+    if (own.find(name)) used.set(name, value);
+  }
+  return used;
 }
 
 std::string Invocation::positional(const std::string& name) const {

@@ -22,7 +22,7 @@ struct Invocation {
   std::vector<std::string> sets;         // --set
   std::map<std::string, std::vector<std::string>> positionals;
 
-  // The flags over --set over the file over the defaults.
+  // The flags over --set over the file over the defaults; of a run file, the keys that the command uses.
   ConfigNode effective() const;
   // The only value of a positional; empty if it was not given.
   std::string positional(const std::string& name) const;

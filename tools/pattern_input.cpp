@@ -158,11 +158,11 @@ std::vector<QkvCall> read_qkv(const weights::TensorSource& source, const ConfigN
     if (needs_values && !call.v.defined()) {
       throw WeightError(fmt::format("{}: no tensor 'v'; --plan-only does without", source.file_of("q")));
     }
-    check_shapes(source, call, suffix);
     if (i > 1 && call.q.sizes() != calls[0].q.sizes()) {
       throw WeightError(fmt::format("{}: q{}: expected {} as q, found {}", source.file_of("q"), suffix,
                                     shape_text(calls[0].q), shape_text(call.q)));
     }
+    check_shapes(source, call, suffix);
     calls.push_back(std::move(call));
   }
   std::vector<int64_t> steps;
@@ -181,17 +181,20 @@ std::vector<QkvCall> read_qkv(const weights::TensorSource& source, const ConfigN
 }
 
 PlannedLayout plan_layout(const attention::AttentionRule& rule, const attention::AttentionSite& site,
-                          const at::Tensor& q, const at::Tensor& k) {
+                          const at::Tensor& q, const at::Tensor& k, attention::PatternState& state) {
   const Timer timer;
   PlannedLayout result;
+  result.note = rule.matches(site, 0) ? rule.dense_reason(site) : "the rule does not hold here";
+  if (!result.note.empty()) return result;
   result.orders = rule.pattern->order(site);
   const auto ordered = [](const at::Tensor& tensor, const std::shared_ptr<const TokenOrder>& order) {
     if (!tensor.defined() || !order) return tensor;
     return tensor.index_select(2, at::tensor(order->raster(), at::kLong));
   };
-  const at::Tensor own_q = ordered(q, result.orders.q), own_k = ordered(k, result.orders.k), none;
+  const at::Tensor own_q = ordered(q, result.orders.q), none;
+  at::Tensor own_k = ordered(k, result.orders.k);
+  if (own_k.defined()) own_k = attention::key_for_each_head(own_k, q.size(1));
   const attention::TorchScorer scorer;
-  attention::PatternState state;
   const attention::PatternCall call{
       .site = site, .q = own_q, .k = own_k, .key_bias = none, .scorer = scorer, .state = state};
   attention::AttentionPlan plan = rule.pattern->plan(call);

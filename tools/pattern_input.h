@@ -32,7 +32,8 @@ struct QkvCall {
 // and for NaN.
 std::vector<QkvCall> read_qkv(const weights::TensorSource& source, const ConfigNode& effective, bool needs_values);
 
-// The layout and orders of a call without its attention. A method that asks for the LSE gets it from the scorer.
+// The layout and orders of a call without its attention, which may be one of several that share a state. A method that
+// asks for the LSE gets it from the scorer.
 struct PlannedLayout {
   LayoutPtr layout;  // null: dense
   attention::PatternOrders orders;
@@ -40,6 +41,6 @@ struct PlannedLayout {
   double milliseconds = 0;
 };
 PlannedLayout plan_layout(const attention::AttentionRule& rule, const attention::AttentionSite& site,
-                          const at::Tensor& q, const at::Tensor& k);
+                          const at::Tensor& q, const at::Tensor& k, attention::PatternState& state);
 
 }  // namespace strobe::tools

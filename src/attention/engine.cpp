@@ -65,6 +65,7 @@ struct AttentionEngine::Call {
   const std::vector<int64_t>& heads;
   int64_t all_heads;
   at::Tensor q, k, v, key_bias;  // in the pattern's order
+  at::Tensor pattern_k;          // k as the pattern sees it
   PatternOrders orders;
   at::Tensor q_index;  // raster index at each position of q; undefined: as it came
   PatternState* state = nullptr;
@@ -231,13 +232,22 @@ const AttentionEngine::Orders& AttentionEngine::orders_of(const Call& call) {
   return orders_.emplace(key, std::move(made)).first->second;
 }
 
+PatternCall AttentionEngine::pattern_call(Call& call) {
+  const PlanDependence depends = call.rule.pattern->dependence();
+  if (!call.pattern_k.defined()) {
+    const bool is_read = depends.on_tensors || depends.on_state;
+    call.pattern_k = is_read ? key_for_each_head(call.k, call.q.size(1)) : call.k;
+  }
+  return {.site = call.site,
+          .q = call.q,
+          .k = call.pattern_k,
+          .key_bias = call.key_bias,
+          .scorer = *scorer_,
+          .state = state_of(call)};
+}
+
 AttentionPlan AttentionEngine::plan_now(Call& call) {
-  AttentionPlan plan = call.rule.pattern->plan({.site = call.site,
-                                                .q = call.q,
-                                                .k = call.k,
-                                                .key_bias = call.key_bias,
-                                                .scorer = *scorer_,
-                                                .state = state_of(call)});
+  AttentionPlan plan = call.rule.pattern->plan(pattern_call(call));
   if (!plan.layout) return plan;
   ++call.row.plans;
   plan.density = plan.layout->density();
@@ -303,13 +313,7 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
   LayoutPtr layout = plan.layout;
   if (plan.wants_lse) {
     const Timer selection;
-    const LayoutPtr held = call.rule.pattern->observe({.site = call.site,
-                                                       .q = call.q,
-                                                       .k = call.k,
-                                                       .key_bias = call.key_bias,
-                                                       .scorer = *scorer_,
-                                                       .state = state_of(call)},
-                                                      output.lse);
+    const LayoutPtr held = call.rule.pattern->observe(pattern_call(call), output.lse);
     if (!layout) layout = held;
     if (held) ++call.row.plans;
     call.row.selection_ms += selection.milliseconds();

@@ -105,6 +105,7 @@ class AttentionEngine {
   const Orders& orders_of(const Call& call);
   AttentionPlan plan(Call& call);
   AttentionPlan plan_now(Call& call);
+  PatternCall pattern_call(Call& call);
   void compute(Call& call, at::Tensor& out);
   const AttentionBackend& choose(const AttentionProblem& problem, std::string& reasons) const;
   void run_dense(const AttentionSite& site, const AttentionInput& input, at::Tensor& out, const std::string& note,

@@ -17,6 +17,10 @@ int64_t PatternState::bytes() const {
   return bytes;
 }
 
+at::Tensor key_for_each_head(const at::Tensor& k, int64_t query_heads) {
+  return k.size(1) == query_heads ? k : k.repeat_interleave(query_heads / k.size(1), 1);
+}
+
 const std::vector<PatternInfo>& pattern_infos() {
   static const std::vector<PatternInfo> infos = {
 #define STROBE_PATTERN(name) name##_pattern_info(),

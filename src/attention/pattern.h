@@ -64,6 +64,9 @@ struct PatternCall {
   PatternState& state;
 };
 
+// [B, Hk, N, D] with every key head repeated for the query heads that read it; as it is where there are as many.
+at::Tensor key_for_each_head(const at::Tensor& k, int64_t query_heads);
+
 // What a plan depends on besides the options and the grid.
 struct PlanDependence {
   bool on_tensors = false;  // then also on sample, stage, layer and branch; planned anew at every call

@@ -92,6 +92,7 @@ int64_t AttentionRule::dense_steps_of(int64_t steps_of_run) const {
 }
 
 bool AttentionRule::matches(const AttentionSite& site, int64_t head) const {
+  if (site.plans_always) return heads.contains(head);
   return steps.contains(site.step) && layers.contains(site.layer) && heads.contains(head) &&
          (!sigma_max || site.sigma <= *sigma_max);
 }

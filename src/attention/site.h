@@ -26,7 +26,7 @@ struct AttentionSite {
   double sigma = 0;
   TokenGrid grid;
   std::vector<int64_t> valid_text;  // real text tokens per batch row; empty: not said
-  bool plans_always = false;        // `pattern run`: rules that make a call dense (warm-up, tiny sizes) do not apply
+  bool plans_always = false;        // `pattern run`: what keeps a rule from a call (steps, sigma, tiny sizes) is off
 };
 
 }  // namespace strobe::attention

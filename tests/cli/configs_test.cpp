@@ -16,9 +16,9 @@ using ::testing::HasSubstr;
 
 struct CliConfigs : test::Cli {};
 
-std::vector<fs::path> run_files() {
+std::vector<fs::path> files_of(const std::string& kind) {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(std::string(STROBE_SOURCE_DIR) + "/configs/runs")) {
+  for (const auto& entry : fs::directory_iterator(std::string(STROBE_SOURCE_DIR) + "/configs/" + kind)) {
     if (entry.path().extension() == ".yaml") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
@@ -37,7 +37,7 @@ std::string command_of(const fs::path& file) {
 }
 
 TEST_F(CliConfigs, of_runs_all_work_with_the_command_that_they_name) {
-  const std::vector<fs::path> files = run_files();
+  const std::vector<fs::path> files = files_of("runs");
   ASSERT_FALSE(files.empty());
   for (const fs::path& file : files) {
     SCOPED_TRACE(file.filename().string());
@@ -56,6 +56,23 @@ TEST_F(CliConfigs, of_runs_all_work_with_the_command_that_they_name) {
     EXPECT_THAT(show.out, HasSubstr(file.filename().string() + ":"));  // a value with its origin
   }
   EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
+TEST_F(CliConfigs, of_attention_all_are_methods_that_a_run_file_may_name) {
+  fs::create_directory_symlink(std::string(STROBE_SOURCE_DIR) + "/configs", folder / "configs");
+  const std::vector<fs::path> files = files_of("attention");
+  ASSERT_FALSE(files.empty());
+  for (const fs::path& file : files) {
+    SCOPED_TRACE(file.filename().string());
+    folder.write("run.yaml", "schema: 1\nmodel: wan_1_3b\nattention: " + file.stem().string() + "\n");
+    const auto show = strobe({"config", "show", "run.yaml"});
+    EXPECT_EQ(show.exit_code, 0) << show.err;
+    EXPECT_THAT(show.out, HasSubstr("configs/attention/" + file.filename().string() + ":"));
+    // The methods and their options are read by the plan.
+    const auto plan = strobe({"plan", "--config", "run.yaml"});
+    EXPECT_EQ(plan.exit_code, 0) << plan.err;
+    EXPECT_THAT(plan.out, HasSubstr("of steps, layers and heads"));
+  }
 }
 
 }  // namespace

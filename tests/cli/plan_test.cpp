@@ -85,6 +85,29 @@ TEST_F(PlanCli, rounds_and_refuses_as_generate_does) {
   EXPECT_FALSE(fs::exists(folder / "m"));
 }
 
+TEST_F(PlanCli, takes_a_run_file_that_was_written_for_generate) {
+  folder.write("run.yaml",
+               "schema: 1\nsize: [17, 128, 128]\nprompt: a red circle\nseed: 7\noutput: a.mp4\ncrf: 20\n"
+               "sampling: {num_inference_steps: 3}\nattention: {method: window, window: [1, 1, 1], block_size: 32}\n");
+  const auto plan = strobe({"plan", "--config", "run.yaml", "--json", "-"});
+  ASSERT_EQ(plan.exit_code, 0) << plan.err;
+  const ConfigNode node = weights::parse_json(plan.out, "plan");
+  EXPECT_EQ(node.at("clip").at("num_inference_steps").as_integer(), 3);
+  EXPECT_EQ(node.at("attention").at("method").as_string(), "window");
+  EXPECT_EQ(strobe({"generate", "--config", "run.yaml", "--dry-run"}).exit_code, 0);
+
+  // What plan leaves out is checked all the same; what is typed for plan must be plan's.
+  const auto set = strobe({"plan", "--config", "run.yaml", "--set", "prompt=x"});
+  EXPECT_EQ(set.exit_code, 2);
+  EXPECT_THAT(set.err, HasSubstr("unknown key 'prompt'"));
+  folder.write("unknown.yaml", "schema: 1\npromt: a\n");
+  const auto unknown = strobe({"plan", "--config", "unknown.yaml"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.err, HasSubstr("unknown.yaml:2:8: unknown key 'promt'; did you mean 'prompt'?"));
+  folder.write("type.yaml", "schema: 1\ncrf: high\n");
+  EXPECT_THAT(strobe({"plan", "--config", "type.yaml"}).err, HasSubstr("type.yaml:2:6: crf: expected"));
+}
+
 TEST_F(PlanCli, makes_a_random_checkpoint_that_generates_and_says_what_it_is) {
   ASSERT_EQ(strobe({"models", "make-random", "small", "--like", "wan_tiny", "--seed", "3"}).exit_code, 0);
   const auto models = strobe({"models", "small"});

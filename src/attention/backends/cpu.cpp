@@ -1,7 +1,7 @@
 // Our block attention kernels, one backend a kernel, best first.
 #include "core/torch.h"
 // After the precompiled header.
-#include "attention/backend.h"
+#include "attention/backends/cpu_kernels.h"
 #include "attention/kernel_call.h"
 #include "core/error.h"
 #include "kernels/block_attention/block_attention.h"
@@ -79,7 +79,9 @@ class CpuBackend final : public AttentionBackend {
   kernels::BlockAttentionKernel kernel_;
 };
 
-BackendList make_kernels(bool is_reference) {
+}  // namespace
+
+BackendList make_cpu_kernels(bool is_reference) {
   BackendList backends;
   for (const kernels::BlockAttentionKernel& kernel : kernels::block_attention_kernels()) {
     if ((std::string(kernel.name) == kReference) == is_reference) {
@@ -89,11 +91,6 @@ BackendList make_kernels(bool is_reference) {
   return backends;
 }
 
-}  // namespace
-
-BackendList make_cpu_backends() { return make_kernels(/*is_reference=*/false); }
-
-// A list of its own: behind LibTorch's dense kernel, which is far faster where none of ours can run.
-BackendList make_cpu_reference_backends() { return make_kernels(/*is_reference=*/true); }
+BackendList make_cpu_backends() { return make_cpu_kernels(/*is_reference=*/false); }
 
 }  // namespace strobe::attention
