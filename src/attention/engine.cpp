@@ -34,6 +34,7 @@ at::Tensor take_key_heads(const at::Tensor& tensor, const std::vector<int64_t>& 
   if (shared == 1) return take_heads(tensor, heads);
   if (static_cast<int64_t>(heads.size()) == query_heads) return tensor;
   std::vector<int64_t> key_heads;
+  key_heads.reserve(heads.size());
   for (const int64_t head : heads) key_heads.push_back(head / shared);
   return tensor.index_select(1, at::tensor(key_heads, at::kLong).to(tensor.device()));
 }
