@@ -311,7 +311,14 @@ CommandSpec completion() {
 }
 
 CommandSpec doctor() {
-  return {.name = "doctor", .summary = "this machine: CPU, GPUs, libraries, codecs, kernels", .keys = KeyTable({})};
+  return {.name = "doctor",
+          .summary = "this machine: CPU, GPUs, libraries, codecs, kernels",
+          .keys = KeyTable({{.name = "self_test",
+                             .type = KeyType::kBoolean,
+                             .sentence = "run every kernel here against float64, under a minute",
+                             .group = "Run",
+                             .flags = "--self-test",
+                             .default_text = "false"}})};
 }
 
 }  // namespace
