@@ -47,8 +47,8 @@ struct PatternCli : test::CliAttention {
   }
   test::ProcessResult run(const std::string& file, const std::string& rule,
                           const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments = {"pattern",     "run", "--qkv",          file, "--attention", rule,
-                                          "--overwrite", "-o",  "out.safetensors"};
+    std::vector<std::string> arguments = {
+        "pattern", "run", "--qkv", file, "--attention", rule, "--overwrite", "-o", "out.safetensors", "--threads", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return strobe(arguments);
   }
