@@ -2,18 +2,18 @@
 
 #include "core/torch.h"
 // After the precompiled header.
-#include <ATen/Parallel.h>
 
 #include "core/error.h"
+#include "core/parallel.h"
 
 namespace strobe::attention {
 
 kernels::Parallel torch_parallel() {
-  // Inside a parallel region at::parallel_for runs inline: nothing nests.
+  // Inside a parallel region parallel_for runs inline: nothing nests.
   return {.workers = at::in_parallel_region() ? 1 : at::get_num_threads(),
           .pool = nullptr,
           .run = [](void*, int tasks, void (*task)(void* argument, int index), void* argument) {
-            at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+            parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
               for (int64_t i = begin; i < end; ++i) task(argument, static_cast<int>(i));
             });
           }};

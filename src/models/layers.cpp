@@ -1,6 +1,7 @@
 #include "core/torch.h"
 // After the precompiled header.
 #include "core/error.h"
+#include "core/parallel.h"
 #include "models/layers.h"
 
 namespace strobe::models {
@@ -37,7 +38,7 @@ void rotate_head(float* z, const float* cosine, const float* sine, int64_t pairs
 void rms_norm_rope_rows(float* x, const float* weight, double eps, int64_t rows, int64_t tokens, int64_t heads,
                         int64_t width, const float* cosine, const float* sine) {
   const int64_t pairs = width / heads / 2;
-  at::parallel_for(0, rows, 32, [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows, 32, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* z = x + row * width;
       const float inverse = 1.0F / std::sqrt(mean_of_squares(z, width) + static_cast<float>(eps));

@@ -6,6 +6,7 @@
 // After the precompiled header.
 #include "attention/patterns/plan_state.h"
 #include "attention/selection.h"
+#include "core/parallel.h"
 
 namespace strobe::attention {
 namespace {
@@ -16,7 +17,7 @@ constexpr int64_t kRowsOfTask = 16;
 void for_video_rows(const MassBlocks& blocks, const std::function<void(int64_t, int64_t, const float*)>& visit) {
   const int64_t heads = blocks.mass.size(0), rows = blocks.video_rows.size();
   const float* const mass = blocks.mass.const_data_ptr<float>();
-  at::parallel_for(0, heads * rows, kRowsOfTask, [&](int64_t begin, int64_t end) {
+  parallel_for(0, heads * rows, kRowsOfTask, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t head = i / rows, row = blocks.video_rows.first + i % rows;
       visit(head, row, mass + (head * blocks.mass.size(1) + row) * blocks.mass.size(2));

@@ -14,6 +14,7 @@
 #include "attention/patterns/psa_levels.h"
 #include "attention/patterns/text_blocks.h"
 #include "core/error.h"
+#include "core/parallel.h"
 
 namespace strobe::attention {
 namespace {
@@ -103,7 +104,7 @@ std::vector<uint8_t> PsaPattern::factors(const PatternCall& call) const {
   std::vector<uint8_t> factors(static_cast<size_t>(importance.numel()));
   const float* const scores = importance.const_data_ptr<float>();
   const uint8_t* const cap = options_.cap ? caps.const_data_ptr<uint8_t>() : nullptr;
-  at::parallel_for(0, importance.size(0) * query_blocks, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, importance.size(0) * query_blocks, 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       uint8_t* const of_row = factors.data() + row * key_blocks;
       assign_levels(scores + row * key_blocks, key_blocks, options_.levels, of_row);

@@ -16,6 +16,7 @@
 #include "attention/patterns/text_blocks.h"
 #include "attention/selection.h"
 #include "core/error.h"
+#include "core/parallel.h"
 
 namespace strobe::attention {
 namespace {
@@ -212,7 +213,7 @@ LayoutPtr SparsedPattern::build(const PatternCall& call, at::Tensor lse) const {
     ScoreInput part = input;
     part.q = input.q.narrow(1, h, count), part.k = input.k.narrow(1, h, count);
     const std::vector<at::Tensor> found = masses(call, part, lse.narrow(1, h, count), offsets, sets);
-    at::parallel_for(0, count * query_blocks, kRowsOfTask, [&](int64_t begin, int64_t end) {
+    parallel_for(0, count * query_blocks, kRowsOfTask, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t head = h + i / query_blocks, row = i % query_blocks;
         std::vector<const float*> of_row(found.size());

@@ -9,6 +9,7 @@
 #include "attention/patterns/plan_state.h"
 #include "attention/patterns/text_blocks.h"
 #include "attention/selection.h"
+#include "core/parallel.h"
 
 namespace strobe::attention {
 namespace {
@@ -36,7 +37,7 @@ class TopkPattern final : public AttentionPattern {
     const auto count =
         std::max<int64_t>(1, static_cast<int64_t>(std::floor(keep_ * static_cast<double>(key_blocks) + 0.5)));
     const float* const mass = masses.const_data_ptr<float>();
-    at::parallel_for(0, layout->heads() * query_blocks, kRowsOfTask, [&](int64_t begin, int64_t end) {
+    parallel_for(0, layout->heads() * query_blocks, kRowsOfTask, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t head = i / query_blocks, row = i % query_blocks;
         if (!rows.contains(row)) {

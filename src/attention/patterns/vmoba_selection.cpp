@@ -8,6 +8,7 @@
 #include "core/torch.h"
 // After the precompiled header.
 #include "core/error.h"
+#include "core/parallel.h"
 
 namespace strobe::attention {
 namespace {
@@ -148,7 +149,7 @@ void select_local(const at::Tensor& gates, const std::vector<int32_t>& offsets, 
   const at::Tensor by_query = gates.transpose(1, 2).contiguous();
   const int64_t queries = by_query.size(1), blocks = by_query.size(2);
   const auto* data = by_query.const_data_ptr<float>();
-  at::parallel_for(0, by_query.size(0) * queries, 256, [&](int64_t first, int64_t end) {
+  parallel_for(0, by_query.size(0) * queries, 256, [&](int64_t first, int64_t end) {
     LocalSelector selector(blocks, rule);
     for (int64_t item = first; item < end; ++item) {
       const int64_t query = item % queries;
@@ -183,7 +184,7 @@ class GroupSelector {
       normalise(by_block);
     } else {
       const auto* gate = by_block.const_data_ptr<float>();
-      at::parallel_for(0, by_block.numel(), 1 << 16, [&](int64_t first, int64_t end) {
+      parallel_for(0, by_block.numel(), 1 << 16, [&](int64_t first, int64_t end) {
         for (int64_t i = first; i < end; ++i) keys_[static_cast<size_t>(i)] = ordered_bits(gate[i]);
       });
     }
@@ -191,10 +192,10 @@ class GroupSelector {
 
   void select(int64_t first_head, BlockLayout& layout) {
     std::vector<Cut> cuts(static_cast<size_t>(groups()));
-    at::parallel_for(0, groups(), 1, [&](int64_t first, int64_t end) {
+    parallel_for(0, groups(), 1, [&](int64_t first, int64_t end) {
       for (int64_t g = first; g < end; ++g) cuts[static_cast<size_t>(g)] = find_cut(g);
     });
-    at::parallel_for(0, heads_, 1, [&](int64_t first, int64_t end) {
+    parallel_for(0, heads_, 1, [&](int64_t first, int64_t end) {
       for (int64_t head = first; head < end; ++head) keep_above(head, cuts, first_head, layout);
     });
     // One after the other: groups of blocks share words of a row.
@@ -235,7 +236,7 @@ class GroupSelector {
                                                                        : std::vector<int64_t>{0, 1, 2};
     const at::Tensor low = gates.amin(axes).reshape({-1}), high = gates.amax(axes).reshape({-1});
     const auto* gate = gates.const_data_ptr<float>();
-    at::parallel_for(0, heads_ * blocks_, 1, [&](int64_t first, int64_t end) {
+    parallel_for(0, heads_ * blocks_, 1, [&](int64_t first, int64_t end) {
       for (int64_t run = first; run < end; ++run) {
         const int64_t group = group_of(run / blocks_, run % blocks_);
         const Range range(low.const_data_ptr<float>()[group], high.const_data_ptr<float>()[group]);

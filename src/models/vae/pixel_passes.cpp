@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "core/torch.h"
 
 // Vectors are wider than the baseline instruction set; nothing passes them across a call.
@@ -136,9 +137,8 @@ void normalise_channels(const at::Tensor& input, const at::Tensor& gamma, bool w
   const at::Tensor scaled = (gamma * std::sqrt(static_cast<double>(width))).contiguous();
   const float *x = input.const_data_ptr<float>(), *g = scaled.const_data_ptr<float>();
   float* y = output.data_ptr<float>();
-  at::parallel_for(0, input.numel() / width, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
-    run(x + begin * width, g, y + begin * width, end - begin, width);
-  });
+  parallel_for(0, input.numel() / width, std::max<int64_t>(1, kGrain / width),
+               [&](int64_t begin, int64_t end) { run(x + begin * width, g, y + begin * width, end - begin, width); });
 }
 
 void interleave_phases(const at::Tensor& phases, at::Tensor& output) {
@@ -146,7 +146,7 @@ void interleave_phases(const at::Tensor& phases, at::Tensor& output) {
   const float* from = phases.const_data_ptr<float>();
   float* to = output.data_ptr<float>();
   const int64_t line = 2 * cols * width;
-  at::parallel_for(0, output.size(0) * 2 * rows, std::max<int64_t>(1, kGrain / line), [&](int64_t begin, int64_t end) {
+  parallel_for(0, output.size(0) * 2 * rows, std::max<int64_t>(1, kGrain / line), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t frame = i / (2 * rows), row = i % (2 * rows), a = row % 2;
       const float* source = from + ((frame * (rows + 1) + row / 2 + a) * (cols + 1)) * 4 * width + 2 * a * width;
