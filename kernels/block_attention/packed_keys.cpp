@@ -1,9 +1,12 @@
 #include "kernels/block_attention/packed_keys.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
+
+#include "kernels/common/parallel.h"
 
 namespace strobe::kernels {
 namespace {
@@ -206,7 +209,7 @@ class PackedKeys::BlockPacker {
   float bias_of_[kMaxGroup] = {};
 };
 
-void PackedKeys::pack(int pair, int32_t block) const {
+void PackedKeys::pack_block(int pair, int32_t block) const {
   thread_local std::vector<float> memory;
   BlockPacker packer(*this, pair, block, memory);
   for (int plane = 0; plane < kPlanes; ++plane) {
@@ -214,6 +217,21 @@ void PackedKeys::pack(int pair, int32_t block) const {
     char* record = base_[pair] + first_[index(pair, plane, block)] * shape_.bytes;
     packer.pack(plane, piece_rows(source_, block, plane), record);
   }
+}
+
+void PackedKeys::pack(int first, int end, const Parallel& parallel) const {
+  constexpr int64_t kPiecesAtOnce = 4;
+  const int32_t blocks = source_.key_blocks;
+  const int64_t pieces = int64_t{end - first} * blocks;
+  std::atomic<int64_t> next_piece{0};
+  auto work = [&](int /*worker*/) {
+    for (int64_t i = next_piece.fetch_add(kPiecesAtOnce); i < pieces; i = next_piece.fetch_add(kPiecesAtOnce)) {
+      for (int64_t j = i; j < std::min(i + kPiecesAtOnce, pieces); ++j) {
+        pack_block(first + static_cast<int>(j / blocks), static_cast<int32_t>(j % blocks));
+      }
+    }
+  };
+  run_tasks(parallel, std::max(parallel.workers, 1), work);
 }
 
 }  // namespace strobe::kernels

@@ -39,8 +39,8 @@ class PackedKeys {
 
   // The end of the longest range of pairs from `first` on that fits in the memory bound (one pair at least).
   int place(int first);
-  // Packs all planes of one block of a placed pair; for any thread.
-  void pack(int pair, int32_t block) const;
+  // Packs the placed pairs [first, end) on all workers.
+  void pack(int first, int end, const Parallel& parallel) const;
 
   int32_t record_count(int pair, int plane, int32_t block) const {
     return first_[index(pair, plane, block)] < 0 ? 0 : counts_[count_index(pair, plane, block)];
@@ -51,6 +51,9 @@ class PackedKeys {
 
  private:
   class BlockPacker;
+
+  // All planes of one block of a placed pair; for any thread.
+  void pack_block(int pair, int32_t block) const;
 
   int batch_table(int pair) const { return source_.key_bias ? pair / source_.key_heads : 0; }
   int64_t index(int pair, int plane, int32_t block) const {

@@ -326,18 +326,7 @@ void run_tiled_attention(const TileOps& ops, const BlockAttentionParams& params)
   std::vector<Unit> units;
   for (int first = 0; first < packed.pairs();) {
     const int end = call.packed.place(first);
-    std::atomic<int64_t> next_piece{0};
-    const int64_t pieces = int64_t{end - first} * layout.key_blocks;
-    constexpr int64_t kPiecesAtOnce = 4;
-    auto pack = [&](int /*worker*/) {
-      for (int64_t i = next_piece.fetch_add(kPiecesAtOnce); i < pieces; i = next_piece.fetch_add(kPiecesAtOnce)) {
-        for (int64_t j = i; j < std::min(i + kPiecesAtOnce, pieces); ++j) {
-          packed.pack(first + static_cast<int>(j / layout.key_blocks), static_cast<int32_t>(j % layout.key_blocks));
-        }
-      }
-    };
-    run_tasks(params.parallel, workers, pack);
-
+    packed.pack(first, end, params.parallel);
     units.clear();
     for (int pair = first; pair < end; ++pair) {
       for (int32_t i = 0; i < group; ++i) {

@@ -99,17 +99,7 @@ void for_each_range(const TileOps& tiles, const Params& params, const std::vecto
   std::vector<KeyList> lists;
   for (int first = 0; first < packed.pairs();) {
     const int end = packed.place(first);
-    const int64_t pieces = int64_t{end - first} * params.key_blocks;
-    constexpr int64_t kPiecesAtOnce = 4;
-    std::atomic<int64_t> next_piece{0};
-    auto pack = [&](int /*worker*/) {
-      for (int64_t i = next_piece.fetch_add(kPiecesAtOnce); i < pieces; i = next_piece.fetch_add(kPiecesAtOnce)) {
-        for (int64_t j = i; j < std::min(i + kPiecesAtOnce, pieces); ++j) {
-          packed.pack(first + static_cast<int>(j / params.key_blocks), static_cast<int32_t>(j % params.key_blocks));
-        }
-      }
-    };
-    run_tasks(params.parallel, workers, pack);
+    packed.pack(first, end, params.parallel);
     lists.clear();
     for (int pair = first; pair < end; ++pair) lists.push_back(list_keys(packed, pair, params.key_blocks));
     const int64_t units = int64_t{end - first} * group * static_cast<int64_t>(ranges.size());
