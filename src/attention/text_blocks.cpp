@@ -25,6 +25,17 @@ std::shared_ptr<const TokenOrder> text_last_order(const TokenGrid& grid) {
   return grid.is_text_first && grid.text_tokens > 0 ? raster_order(grid) : nullptr;
 }
 
+BlockRange video_blocks(const TokenGrid& grid, bool is_reordered, const std::vector<int32_t>& offsets) {
+  const bool is_text_first = grid.is_text_first && !is_reordered;
+  const int64_t first_token = is_text_first ? grid.text_tokens : 0;
+  const int64_t end_token = first_token + grid.video_tokens();
+  const auto blocks = static_cast<int64_t>(offsets.size()) - 1;
+  BlockRange range{.first = 0, .end = blocks};
+  while (range.first < blocks && offsets[static_cast<size_t>(range.first)] < first_token) ++range.first;
+  while (range.end > range.first && offsets[static_cast<size_t>(range.end)] > end_token) --range.end;
+  return range;
+}
+
 AttentionPlan plan_of(BlockLayout layout, const AttentionSite& site) {
   AttentionPlan plan;
   if (layout.is_full() && !site.plans_always) {

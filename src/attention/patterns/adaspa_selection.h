@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "attention/patterns/text_blocks.h"
+#include "attention/text_blocks.h"
 #include "core/block_layout.h"
 
 namespace strobe::attention {

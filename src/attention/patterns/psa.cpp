@@ -12,7 +12,7 @@
 // After the precompiled header.
 #include "attention/patterns/psa_importance.h"
 #include "attention/patterns/psa_levels.h"
-#include "attention/patterns/text_blocks.h"
+#include "attention/text_blocks.h"
 #include "core/error.h"
 #include "core/parallel.h"
 

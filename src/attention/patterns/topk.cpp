@@ -7,8 +7,8 @@
 #include "core/torch.h"
 // After the precompiled header.
 #include "attention/patterns/plan_state.h"
-#include "attention/patterns/text_blocks.h"
 #include "attention/selection.h"
+#include "attention/text_blocks.h"
 #include "core/parallel.h"
 
 namespace strobe::attention {
