@@ -23,17 +23,9 @@ std::string file_name(const attention::AttentionEvent& event) {
 void write_call(const std::filesystem::path& folder, const attention::AttentionEvent& event) {
   std::map<std::string, at::Tensor> tensors = {{"out", event.out.to(at::kCPU, at::kFloat).contiguous()},
                                                {"lse", event.lse.to(at::kCPU).contiguous()}};
-  const auto add_order = [&](const char* name, const std::shared_ptr<const TokenOrder>& order) {
-    if (order) tensors.emplace(name, at::tensor(order->raster(), at::kInt));
-  };
-  // A dense call is one block.
-  const auto tokens = static_cast<int32_t>(event.out.size(2));
-  const BlockLayout layout = event.layout ? *event.layout : BlockLayout::full({0, tokens}, {0, tokens});
-  tensors.emplace("level", attention::level_tensor(layout));
-  tensors.emplace("query_offsets", at::tensor(layout.query_offsets(), at::kInt));
-  tensors.emplace("key_offsets", at::tensor(layout.key_offsets(), at::kInt));
-  add_order("q_order", event.orders.q);
-  add_order("k_order", event.orders.k);
+  const LayoutPtr layout = event.layout ? event.layout : attention::one_block(event.out.size(2));
+  tensors.emplace("level", attention::level_tensor(*layout));
+  attention::add_geometry(*layout, event.orders, tensors);
   weights::save_safetensors(folder / file_name(event), tensors,
                             {{"method", event.method},
                              {"kernel", event.kernel},

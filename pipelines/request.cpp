@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "attention/stats.h"
 #include "core/error.h"
 #include "core/nearest.h"
 #include "core/output_file.h"
@@ -167,8 +168,7 @@ std::vector<attention::AttentionRule> attention_rules(const Request& request) {
 std::string attention_methods_text(const Request& request) {
   std::string text;
   for (const std::string& rule : request.attention) {
-    const std::string method = rule.substr(0, rule.find(':'));
-    if (("+" + text + "+").find("+" + method + "+") == std::string::npos) text += (text.empty() ? "" : "+") + method;
+    attention::add_name(text, rule.substr(0, rule.find(':')));
   }
   return text.empty() ? "dense" : text;
 }

@@ -36,9 +36,7 @@ StepReport report_step(const attention::AttentionStats& stats, int step) {
     report.plans += site->plans;
     report.cache_hits += site->cache_hits;
     report.selection_ms += site->selection_ms;
-    if (("+" + report.methods + "+").find("+" + site->method + "+") == std::string::npos) {
-      report.methods += (report.methods.empty() ? "" : "+") + site->method;
-    }
+    attention::add_name(report.methods, site->method);
   }
   if (dense_pairs > 0) report.density = pairs / dense_pairs;
   return report;

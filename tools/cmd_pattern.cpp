@@ -23,8 +23,6 @@ using attention::AttentionEvent;
 using attention::AttentionRule;
 using attention::AttentionSite;
 
-at::Tensor order_tensor(const TokenOrder& order) { return at::tensor(order.raster(), at::kInt); }
-
 bool has_empty_row(const BlockLayout& layout) {
   try {
     layout.validate();
@@ -49,11 +47,6 @@ struct CallRecord {
   }
 };
 
-LayoutPtr whole(int64_t tokens) {
-  const auto end = static_cast<int32_t>(tokens);
-  return std::make_shared<const BlockLayout>(BlockLayout::full({0, end}, {0, end}));
-}
-
 void add_tensors(const CallRecord& record, const std::string& suffix, std::map<std::string, at::Tensor>& tensors) {
   const auto one = [](const std::vector<at::Tensor>& items) {
     return items.size() == 1 ? items[0] : at::stack(items, 0);
@@ -61,11 +54,7 @@ void add_tensors(const CallRecord& record, const std::string& suffix, std::map<s
   tensors.emplace("level" + suffix, one(record.levels));
   if (!record.outs.empty()) tensors.emplace("out" + suffix, at::cat(record.outs, 0));
   if (!record.lses.empty()) tensors.emplace("lse" + suffix, at::cat(record.lses, 0));
-  if (!suffix.empty()) return;
-  tensors.emplace("query_offsets", at::tensor(record.layout->query_offsets(), at::kInt));
-  tensors.emplace("key_offsets", at::tensor(record.layout->key_offsets(), at::kInt));
-  if (record.orders.q) tensors.emplace("q_order", order_tensor(*record.orders.q));
-  if (record.orders.k) tensors.emplace("k_order", order_tensor(*record.orders.k));
+  if (suffix.empty()) attention::add_geometry(*record.layout, record.orders, tensors);
 }
 
 // Offsets of `sample=given`, for one batch item.
@@ -98,7 +87,7 @@ std::vector<CallRecord> run_calls(const ConfigNode& effective, const weights::Te
                            [&](const AttentionEvent& event) {
                              CallRecord& record = records.back();
                              record.was_dense = !event.plan.layout;
-                             record.layout = event.layout ? event.layout : whole(site.grid.tokens());
+                             record.layout = event.layout ? event.layout : attention::one_block(site.grid.tokens());
                              record.orders = event.orders;
                              record.levels.push_back(attention::level_tensor(*record.layout));
                              record.lses.push_back(event.lse.to(at::kCPU));
@@ -132,7 +121,7 @@ void plan_item(const AttentionRule& rule, const AttentionSite& site, const at::T
                attention::PatternState& state, CallRecord& record) {
   PlannedLayout planned = plan_layout(rule, site, q, k, state);
   record.was_dense = !planned.layout;
-  record.layout = planned.layout ? planned.layout : whole(site.grid.tokens());
+  record.layout = planned.layout ? planned.layout : attention::one_block(site.grid.tokens());
   record.orders = planned.orders;
   record.note = planned.note;
   record.densities.push_back(record.layout->density());

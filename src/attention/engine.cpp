@@ -106,7 +106,7 @@ at::Tensor AttentionEngine::operator()(const AttentionSite& site, const Attentio
                "attention: q {}, k {}, v {} axes do not fit [B, H, N, D]", q.dim(), k.dim(), input.v.dim());
   at::Tensor out = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
   if (site.kind == AttentionKind::kCross || (options_.rules.empty() && !observer_.on_call)) {
-    run_dense(site, input, out, "", "dense");
+    run_dense(site, input, out);
     return out;
   }
   STROBE_CHECK(site.grid.tokens() == q.size(2) && q.size(2) == k.size(2), "attention: a grid of {} tokens, q {}, k {}",
@@ -348,8 +348,7 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
                      .milliseconds = kernel_ms});
 }
 
-void AttentionEngine::run_dense(const AttentionSite& site, const AttentionInput& input, at::Tensor& out,
-                                const std::string& note, const std::string& method) {
+void AttentionEngine::run_dense(const AttentionSite& site, const AttentionInput& input, at::Tensor& out) {
   const Timer timer;
   const AttentionProblem problem{
       .q = input.q, .k = input.k, .v = input.v, .key_bias = input.key_bias, .scale = scale_of(input.q)};
@@ -360,9 +359,8 @@ void AttentionEngine::run_dense(const AttentionSite& site, const AttentionInput&
   const double pairs = static_cast<double>(input.q.size(0) * input.q.size(1)) * static_cast<double>(input.q.size(2)) *
                        static_cast<double>(input.k.size(2));
   stats_.add(site, {.kind = kind_name(site.kind),
-                    .pattern = method,
+                    .pattern = "dense",
                     .backend = backend.name(),
-                    .note = note,
                     .passed_over = reasons,
                     .calls = 1,
                     .pairs = pairs,

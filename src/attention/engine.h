@@ -108,8 +108,7 @@ class AttentionEngine {
   PatternCall pattern_call(Call& call);
   void compute(Call& call, at::Tensor& out);
   const AttentionBackend& choose(const AttentionProblem& problem, std::string& reasons) const;
-  void run_dense(const AttentionSite& site, const AttentionInput& input, at::Tensor& out, const std::string& note,
-                 const std::string& method);
+  void run_dense(const AttentionSite& site, const AttentionInput& input, at::Tensor& out);
   PatternState& state_of(Call& call);
   static std::string state_key(const AttentionSite& site, size_t rule);
 

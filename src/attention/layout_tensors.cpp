@@ -12,7 +12,21 @@ std::vector<int32_t> to_vector(const at::Tensor& tensor) {
   return {flat.data_ptr<int32_t>(), flat.data_ptr<int32_t>() + flat.numel()};
 }
 
+at::Tensor int_tensor(const std::vector<int32_t>& values) { return at::tensor(values, at::kInt); }
+
 }  // namespace
+
+LayoutPtr one_block(int64_t tokens) {
+  const auto end = static_cast<int32_t>(tokens);
+  return std::make_shared<const BlockLayout>(BlockLayout::full({0, end}, {0, end}));
+}
+
+void add_geometry(const BlockLayout& layout, const PatternOrders& orders, std::map<std::string, at::Tensor>& tensors) {
+  tensors.emplace("query_offsets", int_tensor(layout.query_offsets()));
+  tensors.emplace("key_offsets", int_tensor(layout.key_offsets()));
+  if (orders.q) tensors.emplace("q_order", int_tensor(orders.q->raster()));
+  if (orders.k) tensors.emplace("k_order", int_tensor(orders.k->raster()));
+}
 
 at::Tensor level_tensor(const BlockLayout& layout) {
   at::Tensor level = at::zeros({layout.heads(), layout.query_blocks(), layout.key_blocks()}, at::kByte);
@@ -28,8 +42,8 @@ at::Tensor level_tensor(const BlockLayout& layout) {
 }
 
 std::map<std::string, at::Tensor> layout_tensors(const BlockLayout& layout) {
-  std::map<std::string, at::Tensor> tensors = {{"query_offsets", at::tensor(layout.query_offsets(), at::kInt)},
-                                               {"key_offsets", at::tensor(layout.key_offsets(), at::kInt)}};
+  std::map<std::string, at::Tensor> tensors = {{"query_offsets", int_tensor(layout.query_offsets())},
+                                               {"key_offsets", int_tensor(layout.key_offsets())}};
   for (const int factor : {1, 2, 4, 8}) {
     const std::vector<uint64_t>& bits = layout.plane(factor);
     if (bits.empty()) continue;

@@ -3,16 +3,11 @@
 #include "core/torch.h"
 
 namespace strobe::attention {
-namespace {
-
-// "a+b" holds "a".
 void add_name(std::string& names, const std::string& name) {
   const std::string all = "+" + names + "+";
   if (all.find("+" + name + "+") != std::string::npos) return;
   names += (names.empty() ? "" : "+") + name;
 }
-
-}  // namespace
 
 void AttentionStats::add_site(const AttentionSite& site, const AttentionRow& row) {
   if (site.kind == AttentionKind::kCross) return;

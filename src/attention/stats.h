@@ -41,6 +41,9 @@ struct SiteRow {
   double density() const { return dense_pairs > 0 ? pairs / dense_pairs : 1.0; }
 };
 
+// Joins names with '+', each once: "radial", then "radial+dense".
+void add_name(std::string& names, const std::string& name);
+
 class AttentionStats {
  public:
   void add(const AttentionSite& site, const AttentionRow& row);
