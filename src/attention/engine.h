@@ -1,4 +1,4 @@
-// The only attention call a model makes.
+// Softmax attention under the rules of a run.
 //
 // Contract  `engine(site, input)` gives softmax(scale q k^T + key_bias) v under the rules of the run, in the order of the
 //           tokens given. Self and joint attention go through the rules; cross attention is always dense. Batch rows
@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/attention_function.h"
 #include "attention/backend.h"
 #include "attention/pattern.h"
 #include "attention/pattern_cache.h"
@@ -25,13 +26,6 @@
 #include "attention/stats.h"
 
 namespace strobe::attention {
-
-struct AttentionInput {
-  at::Tensor q;         // [B, H, Nq, D] fp32 or bf16
-  at::Tensor k;         // [B, Hk, Nk, D], Hk divides H
-  at::Tensor v;         // [B, Hk, Nk, D]
-  at::Tensor key_bias;  // [B, Nk] float32 or undefined; see AttentionProblem
-};
 
 inline constexpr int64_t kDefaultCacheBytes = int64_t{2048} << 20;
 
@@ -63,14 +57,12 @@ struct AttentionObserver {
   bool wants_lse = false;
 };
 
-class AttentionEngine {
+class AttentionEngine final : public AttentionFunction {
  public:
   explicit AttentionEngine(EngineOptions options = {});
-  ~AttentionEngine();
-  AttentionEngine(const AttentionEngine&) = delete;
-  AttentionEngine& operator=(const AttentionEngine&) = delete;
+  ~AttentionEngine() override;
 
-  at::Tensor operator()(const AttentionSite& site, const AttentionInput& input);  // [B, H, Nq, D]
+  at::Tensor operator()(const AttentionSite& site, const AttentionInput& input) override;
 
   void set_observer(AttentionObserver observer) { observer_ = std::move(observer); }
 

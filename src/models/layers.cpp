@@ -64,6 +64,8 @@ Linear load_linear(const weights::WeightStore& store, const std::string& name, a
   return linear;
 }
 
+bool is_recorded(const at::Tensor& x) { return at::GradMode::is_enabled() && x.requires_grad(); }
+
 at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift, double eps,
                                 at::ScalarType dtype) {
   const int64_t width = x.size(-1);
@@ -74,13 +76,16 @@ at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& scale, co
         .to(dtype);
   }
   at::Tensor normed = at::layer_norm(x.to(at::kFloat), {width}, {}, {}, eps);
+  if (is_recorded(normed) || is_recorded(scale)) return at::addcmul(shift, normed, scale + 1.0).to(dtype);
   return normed.mul_(scale + 1.0).add_(shift).to(dtype);
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   at::Tensor wide = x.to(at::kFloat);
   at::Tensor inverse = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
-  return (wide * inverse).mul_(weight.to(at::kFloat)).to(x.scalar_type());
+  at::Tensor scaled = wide * inverse;
+  if (is_recorded(scaled) || is_recorded(weight)) return (scaled * weight.to(at::kFloat)).to(x.scalar_type());
+  return scaled.mul_(weight.to(at::kFloat)).to(x.scalar_type());
 }
 
 at::Tensor rms_norm_rope(at::Tensor x, const at::Tensor& weight, double eps, int64_t heads, const at::Tensor& cosine,
@@ -88,7 +93,8 @@ at::Tensor rms_norm_rope(at::Tensor x, const at::Tensor& weight, double eps, int
   const int64_t batch = x.size(0), tokens = x.size(1), width = x.size(2);
   STROBE_CHECK(width % heads == 0 && weight.numel() == width, "rms_norm_rope: width {} does not fit {} heads", width,
                heads);
-  if (x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat) {
+  if (x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat && !is_recorded(x) &&
+      !is_recorded(weight)) {
     x = x.contiguous();
     rms_norm_rope_rows(x.data_ptr<float>(), weight.const_data_ptr<float>(), eps, batch * tokens, tokens, heads, width,
                        cosine.defined() ? cosine.const_data_ptr<float>() : nullptr,

@@ -20,6 +20,9 @@ struct Linear {
 // Loads NAME.weight and, where the model has it, NAME.bias.
 Linear load_linear(const weights::WeightStore& store, const std::string& name, at::ScalarType dtype, at::Device device);
 
+// Whether autograd records what is done with the tensor, which therefore must not be overwritten.
+bool is_recorded(const at::Tensor& x);
+
 // Layer norm over the last axis followed by y * (1 + scale) + shift, result in `dtype`. scale and shift broadcast over
 // the tokens: [B, 1, C] or [B, N, C], float32.
 at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift, double eps,
@@ -29,7 +32,7 @@ at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& scale, co
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 // RMS norm over all heads together, then rotation of adjacent pairs (z[2j], z[2j+1]) by the token's angles, in one
-// pass. x [B, N, H * D]; cosine and sine [N, D / 2] float32, undefined: no rotation. May overwrite x. Returns [B, N, H
+// pass. x [B, N, H * D]; cosine and sine [N, D / 2] float32, undefined: no rotation. May overwrite x where autograd does not record it. Returns [B, N, H
 // * D].
 at::Tensor rms_norm_rope(at::Tensor x, const at::Tensor& weight, double eps, int64_t heads, const at::Tensor& cosine,
                          const at::Tensor& sine);

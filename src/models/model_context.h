@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "attention/engine.h"
+#include "attention/attention_function.h"
 #include "models/block_runner.h"
 
 namespace strobe::models {
@@ -17,7 +17,7 @@ namespace strobe::models {
 using TensorProbe = std::function<void(const std::string& name, const at::Tensor& tensor)>;
 
 struct ModelContext {
-  attention::AttentionEngine& attention;
+  attention::AttentionFunction& attention;
   BlockRunner& blocks;
   std::vector<Branch> branches;  // one per batch row
   int stage = 0;

@@ -30,6 +30,8 @@ class TextEncoder {
   // stop: a text through a large encoder takes minutes where there is no GPU.
   virtual at::Tensor encode(const std::vector<int32_t>& ids, const std::function<void()>& before_block) const = 0;
   at::Tensor encode(const std::vector<int32_t>& ids) const { return encode(ids, {}); }
+  // Several prompts in one pass, for training: [n_1 + n_2 + .., C] float32. Autograd records it where it is on.
+  virtual at::Tensor encode_together(const std::vector<std::vector<int32_t>>& prompts) const = 0;
   virtual int64_t width() const = 0;
 };
 

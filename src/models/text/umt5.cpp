@@ -62,14 +62,23 @@ class Umt5 final : public TextEncoder {
 
   using TextEncoder::encode;
   at::Tensor encode(const std::vector<int32_t>& ids, const std::function<void()>& before_block) const override;
+  at::Tensor encode_together(const std::vector<std::vector<int32_t>>& prompts) const override;
   int64_t width() const override { return config_.d_model; }
 
  private:
+  // What the blocks share in one pass.
+  struct Positions {
+    at::Tensor buckets;  // [n, n] int64, row = query, column = key
+    at::Tensor mask;     // [n, n] float32, -inf between prompts; undefined for a single one
+  };
+
   at::Tensor load(const std::string& name) const { return store_.load(name, dtype_, device_); }
+  at::Tensor run(const std::vector<int32_t>& ids, const Positions& positions,
+                 const std::function<void()>& before_block) const;
   at::Tensor embed(const std::vector<int32_t>& ids) const;
   at::Tensor norm(const at::Tensor& x, const std::string& name) const;
   at::Tensor buckets(int64_t tokens) const;
-  at::Tensor self_attention(int64_t block, const at::Tensor& y, const at::Tensor& bucket_of) const;
+  at::Tensor self_attention(int64_t block, const at::Tensor& y, const Positions& positions) const;
   at::Tensor feed_forward(int64_t block, const at::Tensor& y) const;
   void show(const std::string& name, const at::Tensor& value) const {
     if (probe_) probe_(name, value);
@@ -83,7 +92,6 @@ class Umt5 final : public TextEncoder {
 };
 
 at::Tensor Umt5::embed(const std::vector<int32_t>& ids) const {
-  STROBE_CHECK(!ids.empty(), "text encoder: ids: expected at least the end token, got none");
   const at::Tensor index = at::empty({static_cast<int64_t>(ids.size())}, at::kLong);
   auto* out = index.data_ptr<int64_t>();
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -104,6 +112,7 @@ at::Tensor Umt5::norm(const at::Tensor& x, const std::string& name) const {
 
 // [n, n] int64, row = query, column = key.
 at::Tensor Umt5::buckets(int64_t tokens) const {
+  STROBE_CHECK(tokens > 0, "text encoder: ids: expected at least the end token, got none");
   const at::Tensor by_offset = at::empty({2 * tokens - 1}, at::kLong);
   auto* out = by_offset.data_ptr<int64_t>();
   for (int64_t offset = 1 - tokens; offset < tokens; ++offset)
@@ -113,7 +122,7 @@ at::Tensor Umt5::buckets(int64_t tokens) const {
   return by_offset.index_select(0, offset.flatten()).view({tokens, tokens}).to(device_);
 }
 
-at::Tensor Umt5::self_attention(int64_t block, const at::Tensor& y, const at::Tensor& bucket_of) const {
+at::Tensor Umt5::self_attention(int64_t block, const at::Tensor& y, const Positions& positions) const {
   const int64_t tokens = y.size(0);
   const auto heads = [&](const char* which) {
     const at::Tensor weight = load(block_name(block, "layer.0.SelfAttention.") + which + ".weight");
@@ -123,8 +132,9 @@ at::Tensor Umt5::self_attention(int64_t block, const at::Tensor& y, const at::Te
   const at::Tensor key = heads("k");
   const int64_t bias_block = config_.bias_in_every_block ? block : 0;
   const at::Tensor table = load(block_name(bias_block, "layer.0.SelfAttention.relative_attention_bias.weight"));
-  const at::Tensor bias = table.index_select(0, bucket_of.flatten()).view({tokens, tokens, config_.num_heads});
-  const at::Tensor scores = at::matmul(query, key.transpose(1, 2)).add_(bias.permute({2, 0, 1}));
+  const at::Tensor bias = table.index_select(0, positions.buckets.flatten()).view({tokens, tokens, config_.num_heads});
+  at::Tensor scores = at::matmul(query, key.transpose(1, 2)).add_(bias.permute({2, 0, 1}));
+  if (positions.mask.defined()) scores = scores + positions.mask;
   const at::Tensor share = at::softmax(scores.to(at::kFloat), -1).to(dtype_);
   const at::Tensor mixed = at::matmul(share, heads("v")).transpose(0, 1).reshape({tokens, -1});
   return at::linear(mixed, load(block_name(block, "layer.0.SelfAttention.o.weight")));
@@ -140,9 +150,28 @@ at::Tensor Umt5::feed_forward(int64_t block, const at::Tensor& y) const {
 
 at::Tensor Umt5::encode(const std::vector<int32_t>& ids, const std::function<void()>& before_block) const {
   const at::NoGradGuard no_grad;
+  return run(ids, {.buckets = buckets(static_cast<int64_t>(ids.size())), .mask = {}}, before_block);
+}
+
+// Distances inside a prompt are what they are in it alone; between prompts nothing is seen.
+at::Tensor Umt5::encode_together(const std::vector<std::vector<int32_t>>& prompts) const {
+  std::vector<int32_t> ids;
+  for (const std::vector<int32_t>& prompt : prompts) ids.insert(ids.end(), prompt.begin(), prompt.end());
+  const auto tokens = static_cast<int64_t>(ids.size());
+  at::Tensor mask = at::full({tokens, tokens}, -std::numeric_limits<float>::infinity(), at::kFloat);
+  int64_t first = 0;
+  for (const std::vector<int32_t>& prompt : prompts) {
+    const auto count = static_cast<int64_t>(prompt.size());
+    mask.narrow(0, first, count).narrow(1, first, count).zero_();
+    first += count;
+  }
+  return run(ids, {.buckets = buckets(tokens), .mask = mask.to(device_)}, {});
+}
+
+at::Tensor Umt5::run(const std::vector<int32_t>& ids, const Positions& positions,
+                     const std::function<void()>& before_block) const {
   at::Tensor x = embed(ids);
   show("text.embed", x);
-  const at::Tensor bucket_of = buckets(x.size(0));
   const auto clamp_half = [](const at::Tensor& value) {
     constexpr double kHalfMax = 65504;
     return value.scalar_type() == at::kHalf ? value.clamp(-kHalfMax, kHalfMax) : value;
@@ -152,7 +181,7 @@ at::Tensor Umt5::encode(const std::vector<int32_t>& ids, const std::function<voi
     if (before_block) before_block();
     store_.prefetch(block_name(block + 1, ""));
     const at::Tensor y = norm(x, block_name(block, "layer.0.layer_norm.weight"));
-    x = clamp_half(x + self_attention(block, y, bucket_of));
+    x = clamp_half(x + self_attention(block, y, positions));
     x = x + feed_forward(block, norm(x, block_name(block, "layer.1.layer_norm.weight")));
     show(fmt::format("text.block{}.out", block), x);
     // The first block's bias may serve all.

@@ -23,7 +23,7 @@ struct BlockWeights {
   Linear ffn_in, ffn_out;
 };
 
-// Keys and values of one prompt in one layer, [1, n, C].
+// Keys and values of one or more prompts in one layer, [b, n, C].
 struct ContextKeys {
   at::Tensor k, v;              // text, then one row for all padding
   at::Tensor image_k, image_v;  // undefined without an image branch
@@ -31,10 +31,10 @@ struct ContextKeys {
 
 class WanConditioning final : public PreparedConditioning {
  public:
-  at::Tensor text;      // [1, n (+ 1 if padded), C] after the text embedder
-  at::Tensor image;     // [1, m, C] after the image embedder, or undefined
-  at::Tensor key_bias;  // [n + 1] float32: 0, ..., 0, ln(padding rows); undefined without padding
-  int64_t valid_text = 0;
+  at::Tensor text;      // [b, n (+ 1 if padded), C] after the text embedder
+  at::Tensor image;     // [b, m, C] after the image embedder, or undefined
+  at::Tensor key_bias;  // [b, n + 1] float32: 0, ..., 0, ln(padding rows), -inf behind; undefined: all 0
+  std::vector<int64_t> valid_text;
   std::vector<ContextKeys> layers;  // filled as layers first run
 };
 
@@ -70,13 +70,20 @@ BlockWeights load_block(const weights::WeightStore& store, const std::string& na
   return w;
 }
 
-// Stacks rows of unequal length [1, n_i, C] to [B, max n, C], zeros behind.
-at::Tensor stack_padded(const std::vector<at::Tensor>& rows) {
-  if (rows.size() == 1) return rows[0];
-  int64_t longest = 0;
-  for (const at::Tensor& row : rows) longest = std::max(longest, row.size(1));
-  at::Tensor out = at::zeros({static_cast<int64_t>(rows.size()), longest, rows[0].size(2)}, rows[0].options());
-  for (size_t i = 0; i < rows.size(); ++i) out[static_cast<int64_t>(i)].narrow(0, 0, rows[i].size(1)).copy_(rows[i][0]);
+// Stacks [b_i, n_i, C] of unequal length to [B, max n, C], zeros behind.
+at::Tensor stack_padded(const std::vector<at::Tensor>& parts) {
+  if (parts.size() == 1) return parts[0];
+  int64_t rows = 0, longest = 0;
+  for (const at::Tensor& part : parts) {
+    rows += part.size(0);
+    longest = std::max(longest, part.size(1));
+  }
+  at::Tensor out = at::zeros({rows, longest, parts[0].size(2)}, parts[0].options());
+  int64_t row = 0;
+  for (const at::Tensor& part : parts) {
+    out.narrow(0, row, part.size(0)).narrow(1, 0, part.size(1)).copy_(part);
+    row += part.size(0);
+  }
   return out;
 }
 
@@ -100,12 +107,15 @@ class WanDiT final : public DiTModel {
   int64_t out_channels() const override { return config_.out_channels; }
   int64_t layers() const override { return config_.layers; }
   TokenGrid grid(int64_t frames, int64_t height, int64_t width) const override;
-  std::shared_ptr<PreparedConditioning> prepare(const Conditioning& conditioning) const override;
+  using DiTModel::prepare;
+  std::shared_ptr<PreparedConditioning> prepare(const std::vector<Conditioning>& prompts) const override;
   at::Tensor predict(const DiTInput& input, ModelContext& context) const override;
 
  private:
   at::Tensor embed_patches(const at::Tensor& latents) const;
+  at::Tensor embed_text(const std::vector<Conditioning>& prompts, WanConditioning& prepared) const;
   at::Tensor embed_image(const at::Tensor& tokens) const;
+  at::Tensor stack_conditioning(const DiTInput& input, Pass& pass) const;
   at::Tensor embed_time(const at::Tensor& timesteps, ModelContext& context, at::Tensor& six) const;
   at::Tensor run_layer(int64_t layer, at::Tensor x, Pass& pass) const;
   at::Tensor run_block(const BlockWeights& w, int64_t layer, at::Tensor x, Pass& pass) const;
@@ -190,26 +200,58 @@ at::Tensor WanDiT::embed_image(const at::Tensor& tokens) const {
   return at::layer_norm(x.to(at::kFloat), {config_.width()}, image_norm2_weight_, image_norm2_bias_, 1e-5).to(dtype_);
 }
 
-std::shared_ptr<PreparedConditioning> WanDiT::prepare(const Conditioning& conditioning) const {
-  auto prepared = std::make_shared<WanConditioning>();
-  const at::Tensor& states = conditioning.text.states;
-  STROBE_CHECK(states.dim() == 2 && states.size(1) == config_.text_width, "wan: text: expected [n, {}], got {} axes",
-               config_.text_width, states.dim());
-  const int64_t valid = states.size(0), padding = conditioning.text.padded_tokens - valid;
-  STROBE_CHECK(padding >= 0, "wan: text: {} tokens do not fit {} padded ones", valid, conditioning.text.padded_tokens);
-  at::Tensor rows = states.to(device_, dtype_);
-  if (padding > 0) rows = at::cat({rows, at::zeros({1, config_.text_width}, rows.options())});
-  prepared->text = text_2_(at::gelu(text_1_(rows), "tanh")).unsqueeze(0);
-  prepared->valid_text = valid;
-  if (padding > 0) {
-    prepared->key_bias = at::zeros({valid + 1}, at::TensorOptions().dtype(at::kFloat));
-    prepared->key_bias[valid] = std::log(static_cast<double>(padding));
-    prepared->key_bias = prepared->key_bias.to(device_);
+// Fills valid_text and key_bias. All rows pass the text layers together; the rows of padding are equal, so one stands
+// for them.
+at::Tensor WanDiT::embed_text(const std::vector<Conditioning>& prompts, WanConditioning& prepared) const {
+  std::vector<at::Tensor> rows;
+  std::vector<int64_t> keys;
+  bool has_padding = false;
+  for (const Conditioning& prompt : prompts) {
+    const at::Tensor& states = prompt.text.states;
+    STROBE_CHECK(states.dim() == 2 && states.size(1) == config_.text_width, "wan: text: expected [n, {}], got {} axes",
+                 config_.text_width, states.dim());
+    const int64_t valid = states.size(0), padding = prompt.text.padded_tokens - valid;
+    STROBE_CHECK(padding >= 0, "wan: text: {} tokens do not fit {} padded ones", valid, prompt.text.padded_tokens);
+    rows.push_back(states.to(device_, dtype_));
+    if (padding > 0) rows.push_back(at::zeros({1, config_.text_width}, rows.back().options()));
+    keys.push_back(valid + (padding > 0 ? 1 : 0));
+    prepared.valid_text.push_back(valid);
+    has_padding = has_padding || padding > 0;
   }
+  at::Tensor text = text_2_(at::gelu(text_1_(at::cat(rows)), "tanh"));
+  const auto count = static_cast<int64_t>(prompts.size());
+  const int64_t longest = *std::max_element(keys.begin(), keys.end());
+  if (has_padding || count > 1) {
+    prepared.key_bias = at::full({count, longest}, -std::numeric_limits<float>::infinity(), at::kFloat);
+    for (int64_t i = 0; i < count; ++i) {
+      const auto row = static_cast<size_t>(i);
+      const int64_t valid = prepared.valid_text[row];
+      at::Tensor bias = prepared.key_bias[i];
+      bias.narrow(0, 0, valid).zero_();
+      if (keys[row] > valid) {
+        bias[valid] = std::log(static_cast<double>(prompts[row].text.padded_tokens - valid));
+      }
+    }
+    prepared.key_bias = prepared.key_bias.to(device_);
+  }
+  if (count == 1) return text.unsqueeze(0);
+  std::vector<at::Tensor> parts = text.split_with_sizes(keys);
+  for (at::Tensor& part : parts) part = at::constant_pad_nd(part, {0, 0, 0, longest - part.size(0)});
+  return at::stack(parts);
+}
+
+std::shared_ptr<PreparedConditioning> WanDiT::prepare(const std::vector<Conditioning>& prompts) const {
+  STROBE_CHECK(!prompts.empty(), "wan: no prompt to prepare");
+  auto prepared = std::make_shared<WanConditioning>();
+  prepared->text = embed_text(prompts, *prepared);
   if (config_.image_width > 0) {
-    STROBE_CHECK(conditioning.image_tokens.defined(), "wan: this model needs image tokens (image_dim {})",
-                 config_.image_width);
-    prepared->image = embed_image(conditioning.image_tokens);
+    std::vector<at::Tensor> images;
+    for (const Conditioning& prompt : prompts) {
+      STROBE_CHECK(prompt.image_tokens.defined(), "wan: this model needs image tokens (image_dim {})",
+                   config_.image_width);
+      images.push_back(embed_image(prompt.image_tokens));
+    }
+    prepared->image = at::cat(images);
   }
   prepared->layers.resize(static_cast<size_t>(config_.layers));
   return prepared;
@@ -240,15 +282,46 @@ at::Tensor WanDiT::embed_time(const at::Tensor& timesteps, ModelContext& context
   return temb;
 }
 
+// Fills conditioning and valid_text; returns the bias of the text keys [B, n], undefined where all are 0.
+at::Tensor WanDiT::stack_conditioning(const DiTInput& input, Pass& pass) const {
+  int64_t longest = 0;
+  bool has_bias = input.conditioning.size() > 1;
+  for (const auto& entry : input.conditioning) {
+    auto* prepared = dynamic_cast<WanConditioning*>(entry.get());
+    STROBE_CHECK(prepared && static_cast<int64_t>(prepared->layers.size()) == config_.layers,
+                 "wan: a prompt was not prepared by this model");
+    pass.conditioning.push_back(prepared);
+    pass.site.valid_text.insert(pass.site.valid_text.end(), prepared->valid_text.begin(), prepared->valid_text.end());
+    longest = std::max(longest, prepared->text.size(1));
+    has_bias = has_bias || prepared->key_bias.defined();
+  }
+  const int64_t batch = input.latents.size(0);
+  STROBE_CHECK(static_cast<int64_t>(pass.site.valid_text.size()) == batch, "wan: {} batch rows with {} prompts", batch,
+               pass.site.valid_text.size());
+  if (!has_bias) return {};
+  if (pass.conditioning.size() == 1) return pass.conditioning[0]->key_bias;
+  at::Tensor bias = at::full({batch, longest}, -std::numeric_limits<float>::infinity(),
+                             at::TensorOptions().dtype(at::kFloat).device(device_));
+  int64_t first = 0;
+  for (const WanConditioning* prepared : pass.conditioning) {
+    at::Tensor rows = bias.narrow(0, first, prepared->text.size(0)).narrow(1, 0, prepared->text.size(1));
+    if (prepared->key_bias.defined()) {
+      rows.copy_(prepared->key_bias);
+    } else {
+      rows.zero_();
+    }
+    first += prepared->text.size(0);
+  }
+  return bias;
+}
+
 at::Tensor WanDiT::predict(const DiTInput& input, ModelContext& context) const {
   const at::Tensor& latents = input.latents;
   STROBE_CHECK(latents.dim() == 5 && latents.size(1) == config_.in_channels,
                "wan: latents: expected [B, {}, F, H, W], got {} axes with {} channels", config_.in_channels,
                latents.dim(), latents.dim() > 1 ? latents.size(1) : 0);
-  STROBE_CHECK(static_cast<int64_t>(input.conditioning.size()) == latents.size(0) &&
-                   context.branches.size() == input.conditioning.size(),
-               "wan: {} batch rows with {} prompts and {} branches", latents.size(0), input.conditioning.size(),
-               context.branches.size());
+  STROBE_CHECK(static_cast<int64_t>(context.branches.size()) == latents.size(0), "wan: {} batch rows with {} branches",
+               latents.size(0), context.branches.size());
   Pass pass{.context = context};
   const TokenGrid tokens = grid(latents.size(2), latents.size(3), latents.size(4));
   STROBE_CHECK(input.timesteps.size(0) == latents.size(0) &&
@@ -265,30 +338,7 @@ at::Tensor WanDiT::predict(const DiTInput& input, ModelContext& context) const {
                .evaluation = context.evaluation,
                .sigma = context.sigma,
                .grid = tokens};
-  std::vector<at::Tensor> biases;
-  int64_t longest = 0;
-  bool has_bias = input.conditioning.size() > 1;
-  for (const auto& row : input.conditioning) {
-    auto* prepared = dynamic_cast<WanConditioning*>(row.get());
-    STROBE_CHECK(prepared && static_cast<int64_t>(prepared->layers.size()) == config_.layers,
-                 "wan: a prompt was not prepared by this model");
-    pass.conditioning.push_back(prepared);
-    pass.site.valid_text.push_back(prepared->valid_text);
-    longest = std::max(longest, prepared->text.size(1));
-    has_bias = has_bias || prepared->key_bias.defined();
-  }
-  if (has_bias) {
-    pass.key_bias = at::full({latents.size(0), longest}, -std::numeric_limits<float>::infinity(),
-                             at::TensorOptions().dtype(at::kFloat).device(device_));
-    for (size_t i = 0; i < pass.conditioning.size(); ++i) {
-      at::Tensor row = pass.key_bias[static_cast<int64_t>(i)].narrow(0, 0, pass.conditioning[i]->text.size(1));
-      if (pass.conditioning[i]->key_bias.defined()) {
-        row.copy_(pass.conditioning[i]->key_bias);
-      } else {
-        row.zero_();
-      }
-    }
-  }
+  pass.key_bias = stack_conditioning(input, pass);
   pass.rope = make_rope_3d(tokens, config_.head_width, config_.rope_positions, device_);
   probe(context, "text_embedder", pass.conditioning[0]->text);
   at::Tensor temb = embed_time(input.timesteps, context, pass.six);
@@ -383,6 +433,12 @@ at::Tensor WanDiT::run_layer(int64_t layer, at::Tensor x, Pass& pass) const {
   return x;
 }
 
+// x + gate * a: float32 sums; in float32 the block works in place on the tensor that it owns.
+at::Tensor add_gated(at::Tensor x, const at::Tensor& a, const at::Tensor& gate, at::ScalarType dtype) {
+  if (dtype == at::kFloat && !is_recorded(x) && !is_recorded(a) && !is_recorded(gate)) return x.addcmul_(a, gate);
+  return at::addcmul(x.to(at::kFloat), a.to(at::kFloat), gate).to(dtype);
+}
+
 at::Tensor WanDiT::run_block(const BlockWeights& w, int64_t layer, at::Tensor x, Pass& pass) const {
   pass.site.layer = static_cast<int>(layer);
   ModelContext& context = pass.context;
@@ -394,9 +450,7 @@ at::Tensor WanDiT::run_block(const BlockWeights& w, int64_t layer, at::Tensor x,
   probe(context, name + ".attn1.input", n);
   at::Tensor a = self_attention(w.attn1, n, pass);
   probe(context, name + ".attn1", a);
-  // float32 sums; in float32 the block works in place on the tensor that it owns.
-  x = dtype_ == at::kFloat ? x.addcmul_(a, part(2))
-                           : at::addcmul(x.to(at::kFloat), a.to(at::kFloat), part(2)).to(dtype_);
+  x = add_gated(x, a, part(2), dtype_);
 
   n = config_.has_cross_norm
           ? at::layer_norm(x.to(at::kFloat), {config_.width()}, w.norm2_weight, w.norm2_bias, config_.eps).to(dtype_)
@@ -404,15 +458,14 @@ at::Tensor WanDiT::run_block(const BlockWeights& w, int64_t layer, at::Tensor x,
   probe(context, name + ".norm2", n);
   a = cross_attention(w.attn2, layer, n, pass);
   probe(context, name + ".attn2", a);
-  x = x.add_(a);
+  x = is_recorded(a) ? x + a : x.add_(a);
 
   n = modulated_layer_norm(x, part(4), part(3), config_.eps, dtype_);
   probe(context, name + ".ffn.input", n);
   at::Tensor hidden = w.ffn_in(n);
-  a = w.ffn_out(at::gelu_(hidden, "tanh"));
+  a = w.ffn_out(is_recorded(hidden) ? at::gelu(hidden, "tanh") : at::gelu_(hidden, "tanh"));
   probe(context, name + ".ffn", a);
-  return dtype_ == at::kFloat ? x.addcmul_(a, part(5))
-                              : at::addcmul(x.to(at::kFloat), a.to(at::kFloat), part(5)).to(dtype_);
+  return add_gated(x, a, part(5), dtype_);
 }
 
 at::Tensor WanDiT::head(const at::Tensor& x, const at::Tensor& temb, const TokenGrid& grid,
@@ -440,7 +493,6 @@ at::Tensor WanDiT::unpatchify(const at::Tensor& tokens, const TokenGrid& grid) c
 
 std::unique_ptr<DiTModel> make_wan_dit(const WanConfig& config, const weights::WeightStore& store, at::ScalarType dtype,
                                        at::Device device, Residency residency) {
-  at::NoGradGuard no_grad;
   return std::make_unique<WanDiT>(config, store, dtype, device, residency);
 }
 

@@ -1,6 +1,7 @@
 // The diffusion transformer against numbers of the reference implementation (fill-rule weights, float32).
 #include "core/torch.h"
 // After the precompiled header.
+#include "attention/engine.h"
 #include "models/layers.h"
 #include "models/rope.h"
 #include "models/wan/wan.h"

@@ -5,6 +5,7 @@
 
 #include <regex>
 
+#include "attention/engine.h"
 #include "core/error.h"
 #include "models/model_folder.h"
 #include "tests/support/compare.h"

@@ -1,6 +1,7 @@
 // Transformer, sampler, guidance and VAE together, against numbers of the reference pipelines (fill-rule weights).
 #include "core/torch.h"
 // After the precompiled header.
+#include "attention/engine.h"
 #include "models/vae/first_frame_condition.h"
 #include "models/vae/wan_vae.h"
 #include "models/vae/wan_vae_config.h"

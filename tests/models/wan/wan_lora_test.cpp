@@ -1,6 +1,7 @@
 // LoRA files for Wan by every usual naming, and which transformer they go to.
 #include "core/torch.h"
 // After the precompiled header.
+#include "attention/engine.h"
 #include "models/wan/wan_lora.h"
 
 #include <gmock/gmock.h>
