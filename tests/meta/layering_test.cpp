@@ -46,7 +46,7 @@ const std::vector<std::pair<std::regex, std::set<std::string>>> kThirdParty = {
       "pipelines", "tools"}},
     {std::regex("^nlohmann/"), {"weights", "report"}},
     {std::regex("^yaml-cpp/"), {"config"}},
-    {std::regex("^opencv2/"), {"video", "metrics"}},
+    {std::regex("^opencv2/"), {"video", "metrics", "training"}},
     {std::regex("^lib(av|sw)"), {"video"}},
     {std::regex("^utf8proc"), {"models"}},
     {std::regex("^CLI/"), {"tools"}},
@@ -173,9 +173,10 @@ TEST(Layout, every_header_begins_with_what_it_is) {
 }
 
 TEST(Layout, every_folder_has_a_readme) {
-  for (const char* folder : {"kernels", "src", "src/core", "src/attention", "src/attention/patterns", "src/caching",
-                             "src/sampling", "src/weights", "src/models", "src/models/wan", "src/models/text",
-                             "src/models/vae", "src/video", "pipelines", "tools", "tests", "tests/goldens"}) {
+  for (const char* folder :
+       {"kernels", "src", "src/core", "src/attention", "src/attention/patterns", "src/caching", "src/sampling",
+        "src/weights", "src/models", "src/models/wan", "src/models/text", "src/models/vae", "src/training/sprites",
+        "src/video", "pipelines", "tools", "tests", "tests/goldens"}) {
     EXPECT_TRUE(fs::exists(kRoot / folder / "README.md")) << folder;
   }
 }

@@ -16,7 +16,6 @@ constexpr double kPi = std::numbers::pi;
 constexpr double kColourJitter = 0.02;
 constexpr double kStartAngle = 0.12;
 constexpr double kMargin = 1.12, kMarginOfTwo = 1.2;
-constexpr double kScaleOfTwo = 0.6;
 constexpr uint64_t kEvaluationSeed = 20'000;
 
 // Where an object may be: the middle of its part of the clip and how far it may go each way before its radius.

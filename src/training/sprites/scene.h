@@ -25,6 +25,9 @@ namespace strobe::training::sprites {
 enum class CaptionForm : uint8_t { kFull, kTerse, kWithoutSize, kObjectOnly, kVerb };
 inline constexpr int kNumCaptionForms = 5;
 
+// Radii and lengths of two objects relative to those of one.
+inline constexpr double kScaleOfTwo = 0.6;
+
 struct SceneObject {
   ObjectAttributes attributes;
   Rgb colour = {};
