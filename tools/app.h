@@ -18,6 +18,8 @@ int run_replay(const Invocation& invocation);
 int run_plan(const Invocation& invocation);
 int run_models(const Invocation& invocation);
 int run_make_random(const Invocation& invocation);
+int run_sprites_clips(const Invocation& invocation);
+int run_sprites_check(const Invocation& invocation);
 int run_doctor(const Invocation& invocation);
 int run_bench_attention(const Invocation& invocation);
 int run_pattern_run(const Invocation& invocation);

@@ -90,7 +90,7 @@ void add_options(Face& face) {
   for (const Positional& positional : face.spec->positionals) {
     CLI::Option* option = app.add_option(positional.name, CLI::callback_t(accept), positional.sentence);
     if (positional.is_list) {
-      option->expected(-1);
+      option->expected(1, -1)->allow_extra_args();  // any number: -1 alone would mean one
     } else {
       option->expected(1);
     }

@@ -104,7 +104,7 @@ CommandSpec plan() {
 
 CommandSpec models() {
   return {.name = "models",
-          .summary = "bundled, known and found models; random checkpoints",
+          .summary = "bundled, known and found models; random checkpoints; clips of the bundled one",
           .positionals = {{"FOLDER", "model folders to describe (default: the bundled ones and what is known)",
                            /*is_required=*/false, /*is_list=*/true}},
           .keys = KeyTable({})};
@@ -140,6 +140,109 @@ CommandSpec make_random() {
                              .choices = {"fp32", "bf16", "fp16"},
                              .default_note = "as published"},
                             *generate_keys().find("quiet")})};
+}
+
+// Size and length of rendered clips: those of the clips that the bundled model makes, unless given.
+std::vector<KeySpec> sprite_keys() {
+  const auto sized = [](const std::string& name, const std::string& sentence, const std::string& size) {
+    KeySpec key = said(name, sentence);
+    key.default_text = size;
+    key.default_note = "";
+    return key;
+  };
+  KeySpec frames = sized("num_frames", "of a clip", "33");
+  frames.flags = "--num-frames,--frames";
+  return {frames,
+          sized("height", "of a clip", "128"),
+          sized("width", "of a clip", "128"),
+          *generate_keys().find("size"),
+          {.name = "seed",
+           .type = KeyType::kInteger,
+           .sentence = "of the scenes",
+           .group = "Clip",
+           .flags = "-s,--seed",
+           .minimum = 0,
+           .default_text = "0"},
+          {.name = "two_objects",
+           .type = KeyType::kBoolean,
+           .sentence = "two objects a clip",
+           .group = "Clip",
+           .flags = "--two-objects",
+           .default_text = "false"},
+          {.name = "held_out",
+           .type = KeyType::kBoolean,
+           .sentence = "combinations that training never draws, instead of the others",
+           .group = "Clip",
+           .flags = "--held-out",
+           .default_text = "false"}};
+}
+
+CommandSpec sprites_clips() {
+  std::vector<KeySpec> keys = sprite_keys();
+  keys.push_back(required(said("output", "folder to make; must not exist or be empty")));
+  keys.push_back({.name = "num_clips",
+                  .type = KeyType::kInteger,
+                  .sentence = "how many",
+                  .group = "Clip",
+                  .flags = "-n,--num-clips",
+                  .unit = "clips",
+                  .minimum = 1,
+                  .maximum = 100000,
+                  .default_text = "8"});
+  keys.push_back({.name = "evaluation",
+                  .type = KeyType::kBoolean,
+                  .sentence = "the clips of the fixed evaluation captions instead",
+                  .group = "Clip",
+                  .flags = "--evaluation",
+                  .default_text = "false"});
+  return {.name = "models sprites-clips",
+          .summary = "training clips of the bundled model, with captions, as video files",
+          .keys = pick_keys({"lossless", "pix_fmt", "threads", "quiet", "verbose"}, keys),
+          .examples = "  strobe models sprites-clips -o clips -n 16 --seed 1 --size 128x128 --frames 33\n"};
+}
+
+CommandSpec sprites_check() {
+  std::vector<KeySpec> keys = sprite_keys();
+  const auto damage = [](const std::string& name, const std::string& sentence, const std::string& unit) {
+    return KeySpec{.name = name,
+                   .type = KeyType::kNumber,
+                   .sentence = sentence,
+                   .group = "Clip",
+                   .flags = "--" + name,
+                   .unit = unit,
+                   .minimum = 0,
+                   .maximum = 100,
+                   .default_text = "0"};
+  };
+  keys.push_back(damage("noise", "standard deviation of noise on rendered clips, of levels from 0 to 1", ""));
+  keys.push_back(damage("blur", "sigma of a Gaussian blur of rendered clips", "pixels"));
+  keys.push_back({.name = "rendered",
+                  .type = KeyType::kInteger,
+                  .sentence = "instead of files, this many clips as they are rendered: the checker's own accuracy",
+                  .group = "Input",
+                  .flags = "--rendered",
+                  .unit = "clips",
+                  .minimum = 1,
+                  .maximum = 1000000});
+  keys.push_back({.name = "captions",
+                  .type = KeyType::kPath,
+                  .sentence = "what was asked for: .jsonl with file and caption, or a line a clip in order",
+                  .group = "Input",
+                  .flags = "--captions",
+                  .default_note = "what each clip says of itself"});
+  keys.push_back({.name = "json",
+                  .type = KeyType::kPath,
+                  .sentence = "readings, verdicts and score as JSON into FILE, or to stdout with -",
+                  .group = "Output",
+                  .flags = "--json"});
+  keys.push_back(said("overwrite", "replace a JSON file that exists"));
+  return {.name = "models sprites-check",
+          .summary = "reads size, colour, shape, motion and background back from clips",
+          .positionals = {{"FILE", "videos or folders of images", /*is_required=*/false, /*is_list=*/true}},
+          .keys = pick_keys({"threads", "quiet", "verbose"}, keys),
+          .examples =
+              "  strobe models sprites-check runs/*.mp4\n"
+              "  strobe models sprites-check --rendered 300 --size 64x64 --frames 17 --noise 0.1\n"};
 }
 
 std::vector<CommandSpec> config_commands() {
@@ -325,7 +428,8 @@ CommandSpec doctor() {
 
 const std::vector<CommandSpec>& commands() {
   static const std::vector<CommandSpec> list = [] {
-    std::vector<CommandSpec> all = {generate(), decode(), encode(), replay(), plan(), models(), make_random()};
+    std::vector<CommandSpec> all = {generate(), decode(),      encode(),        replay(),       plan(),
+                                    models(),   make_random(), sprites_clips(), sprites_check()};
     for (CommandSpec& command : config_commands()) all.push_back(std::move(command));
     for (CommandSpec& command : bench_commands()) all.push_back(std::move(command));
     for (CommandSpec& command : pattern_commands()) all.push_back(std::move(command));

@@ -55,6 +55,10 @@ void ProgressLine::show(const std::string& line, double fraction) {
   std::fprintf(stderr, "%s\n", text.c_str());
 }
 
+void ProgressLine::show_count(const std::string& what, int64_t done, int64_t total) {
+  show(fmt::format("{} {}/{}", what, done, total), static_cast<double>(done) / static_cast<double>(total));
+}
+
 void ProgressLine::show_bytes(const std::string& what, uint64_t done, uint64_t total) {
   const double all = static_cast<double>(std::max<uint64_t>(total, 1));
   show(fmt::format("{} {:.2f}/{:.2f} GB", what, static_cast<double>(done) / 1e9, all / 1e9),

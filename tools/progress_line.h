@@ -14,6 +14,7 @@ class ProgressLine {
   pipelines::Progress callbacks();
   // What stands before every line: "[3/12] ".
   void set_prefix(const std::string& prefix) { prefix_ = prefix; }
+  void show_count(const std::string& what, int64_t done, int64_t total);
   void show_bytes(const std::string& what, uint64_t done, uint64_t total);
   void finish();
 

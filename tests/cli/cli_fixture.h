@@ -15,11 +15,12 @@ namespace strobe::test {
 struct Cli : ::testing::Test {
   TempFolder folder;
 
-  ProcessResult strobe(std::vector<std::string> arguments, ProcessOptions options = {}) const {
-    arguments.insert(arguments.begin(), STROBE_BINARY);
+  ProcessResult strobe(const std::vector<std::string>& arguments, ProcessOptions options = {}) const {
+    std::vector<std::string> command = {STROBE_BINARY};
+    command.insert(command.end(), arguments.begin(), arguments.end());
     options.folder = folder.path();
     options.environment.emplace("XDG_CACHE_HOME", ::testing::TempDir() + "strobe_cli_cache");
-    return run_process(arguments, options);
+    return run_process(command, options);
   }
   // A clip of a second or less with the default model.
   ProcessResult generate(const std::vector<std::string>& more, const ProcessOptions& options = {}) const {

@@ -69,7 +69,7 @@ TEST_F(Completion, of_bash_offers_commands_flags_and_choices) {
   EXPECT_THAT(bash_offers("strobe ''"), AllOf(HasSubstr("generate"), HasSubstr("models"), Not(HasSubstr("--"))));
   EXPECT_EQ(bash_offers("strobe ge"), "generate");
   EXPECT_EQ(bash_offers("strobe --ver"), "--version");
-  EXPECT_EQ(bash_offers("strobe models ''"), "make-random");
+  EXPECT_EQ(bash_offers("strobe models ''"), "make-random sprites-clips sprites-check");
   EXPECT_EQ(bash_offers("strobe config ''"), "show explain schema");
   EXPECT_EQ(bash_offers("strobe completion z"), "zsh");
   EXPECT_EQ(bash_offers("strobe generate --num-inf"), "--num-inference-steps");

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <set>
 
 #include "core/error.h"
@@ -81,6 +82,12 @@ TEST(SpriteCaption, refuses_what_is_no_caption_and_says_why) {
 
 TEST(SpriteCaption, evaluation_captions_are_fixed_and_unseen) {
   const std::vector<Scene> scenes = evaluation_scenes();
+  std::ifstream file(STROBE_SOURCE_DIR "/assets/prompts/sprites_evaluation.txt");
+  for (const Scene& scene : scenes) {
+    std::string line;
+    ASSERT_TRUE(std::getline(file, line));
+    ASSERT_EQ(caption(scene), line) << "the evaluation captions are fixed: published scores were measured on them";
+  }
   ASSERT_EQ(scenes.size(), static_cast<size_t>(kNumEvaluationScenes));
   std::set<std::string> captions;
   for (const Scene& scene : scenes) {
