@@ -30,7 +30,7 @@ constexpr uint64_t kHeldOutSeed = 0x5350524954455331U;
 
 template <class Names, class Enum>
 auto named(const Names& names, Enum value) {
-  return names[static_cast<size_t>(value)];
+  return names[static_cast<std::size_t>(value)];
 }
 
 }  // namespace

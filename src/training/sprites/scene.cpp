@@ -179,8 +179,8 @@ Scene draw_scene(uint64_t seed, uint64_t index, const SceneOptions& options) {
                options.num_objects);
   for (uint64_t attempt = 0;; ++attempt) {
     CounterRandom random(seed, index, attempt);
-    std::vector<ObjectAttributes> objects;
-    for (int i = 0; i < options.num_objects; ++i) objects.push_back(draw_attributes(random));
+    std::vector<ObjectAttributes> objects(static_cast<size_t>(options.num_objects));
+    for (ObjectAttributes& object : objects) object = draw_attributes(random);
     const auto background = pick<Background>(random, kNumBackgrounds);
     const bool is_two_coloured = objects.size() < 2 || objects[0].colour != objects[1].colour;
     if (!is_two_coloured || !is_in(options.split, objects, background)) continue;

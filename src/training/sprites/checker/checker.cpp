@@ -219,6 +219,9 @@ void check(const ClipPixels& clip) {
   STROBE_CHECK(clip.frames > 0 && clip.height > 0 && clip.width > 0 &&
                    clip.rgb.size() == static_cast<size_t>(clip.frames * clip.height * clip.width * 3),
                "read_clip: clip of {} frames {}x{}: {} values", clip.frames, clip.width, clip.height, clip.rgb.size());
+  // Sorting by value has no order for it.
+  STROBE_CHECK(std::none_of(clip.rgb.begin(), clip.rgb.end(), [](float value) { return std::isnan(value); }),
+               "read_clip: the clip holds NaN");
 }
 
 template <class Value>

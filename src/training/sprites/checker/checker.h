@@ -19,7 +19,7 @@
 //           .25 too, so that noise, whose pixels are colourful and whose mean is grey, is no object; colourful pixels
 //           are no background.
 // Cost      About 20 passes over the pixels, and 66 templates a frame.
-// Errors    ShapeError for empty clips and wrong lengths.
+// Errors    ShapeError for empty clips, wrong lengths and NaN.
 #pragma once
 
 #include <cstdint>

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "core/counter_random.h"
 #include "core/error.h"
 #include "training/sprites/checker/degrade.h"
@@ -140,10 +142,25 @@ TEST(SpriteChecker, an_object_that_leaves_for_a_third_of_the_clip_is_not_there) 
   EXPECT_TRUE(read_clip(clip).objects.empty());
 }
 
+TEST(SpriteChecker, reads_clips_of_any_size) {
+  for (const int64_t size : {1, 2, 5}) {
+    for (const int64_t frames : {1, 2, 3}) {
+      const ClipView view{.width = size, .height = size, .frames = frames};
+      EXPECT_LE(read_clip(clip_of(draw_scene(kSeed, 1), view), 2).objects.size(), 2U);
+    }
+  }
+  const ClipView still{.width = 64, .height = 64, .frames = 1};
+  EXPECT_EQ(read_clip(clip_of(draw_scene(kSeed, 1), still)).objects.at(0).shape,
+            draw_scene(kSeed, 1).objects[0].attributes.shape);
+}
+
 TEST(SpriteChecker, refuses_what_is_no_clip) {
   EXPECT_THROW(read_clip(ClipPixels{}), ShapeError);
   EXPECT_THROW(from_bytes(std::vector<uint8_t>(10), 1, 2, 2), ShapeError);
   EXPECT_THROW(from_planes(std::vector<float>(12), 2, 2, 2), ShapeError);
+  std::vector<float> broken(12);
+  broken[7] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THROW(read_clip(from_planes(broken, 1, 2, 2)), ShapeError);
 }
 
 }  // namespace
