@@ -131,26 +131,32 @@ void print(const Variant& v, const Variant& dense, double density, int head_dim,
 }
 
 // PSA's question: a quarter of the rows against a quarter of the keys of each block of 64.
-void run_scores(Tensors& t, Variant& maxima, Variant& mass, const Parallel& parallel) {
+std::vector<int32_t> every_fourth(int tokens) {
+  std::vector<int32_t> list;
+  for (int i = 0; i < kHeads * tokens / 4; ++i) list.push_back(i % (tokens / 4) * 4 + 2);
+  return list;
+}
+
+void run_scores(Tensors& t, Variant& importance, Variant& mass, const Parallel& parallel) {
   const BlockScoreKernel& kernel =
       *std::find_if(block_score_kernels().begin(), block_score_kernels().end(),
                     [&](const BlockScoreKernel& k) { return k.refusal(ScalarType::kFloat32, t.head_dim).empty(); });
-  const int rows = t.tokens / 4, blocks = t.tokens / 64;
+  const int blocks = t.tokens / 64, rows = blocks * 16;
   static std::vector<float> out;
-  out.resize(int64_t{kHeads} * std::max(rows, blocks) * blocks);
+  out.resize(int64_t{kHeads} * blocks * blocks);
   std::vector<float> sums(int64_t{kHeads} * t.tokens);
-  BlockMaxParams p;
-  p.batch = 1, p.heads = p.key_heads = kHeads;
-  p.query_tokens = p.key_tokens = rows, p.head_dim = t.head_dim;
-  p.q = t.view(t.q, rows), p.k = t.view(t.k, rows);
+  BlockImportanceParams p;
+  p.heads = kHeads, p.head_dim = t.head_dim;
+  p.q = t.view(t.q, t.tokens), p.k = t.view(t.k, t.tokens);
   p.scale = 1 / std::sqrt(static_cast<double>(t.head_dim));
-  const std::vector<int32_t> sampled = uniform_offsets(rows, 16);
-  p.key_blocks = blocks, p.key_offsets = sampled.data();
-  p.maxima = out.data(), p.row_sum_exp = sums.data();
+  const std::vector<int32_t> sampled = every_fourth(blocks * 64);
+  p.query_blocks = p.key_blocks = blocks, p.query_samples = p.key_samples = 16;
+  p.query_tokens = p.key_tokens = sampled.data();
+  p.importance = out.data();
   p.parallel = parallel;
   const double flops = 2.0 * kHeads * t.head_dim;
-  time_call(maxima, flops * rows * rows, parallel, [&] { kernel.maxima(p); });
-  maxima.pairs = static_cast<double>(kHeads) * rows * rows / 2;
+  time_call(importance, flops * rows * rows, parallel, [&] { kernel.importance(p); });
+  importance.pairs = static_cast<double>(kHeads) * rows * rows / 2;
 
   BlockMassParams m;
   m.batch = 1, m.heads = m.key_heads = kHeads;
@@ -182,8 +188,8 @@ void run_width(const KernelBenchOptions& options, int head_dim, const Parallel& 
   for (Variant& v : variants) {
     if (v.query_block > 0) make_layout(v, options.tokens);
   }
-  Variant maxima, mass;
-  maxima.name = "block maxima, 1/16 of q k";
+  Variant importance, mass;
+  importance.name = "importance, 1/16 of q k";
   mass.name = "block mass";
   BlockAttentionParams params = attention_params(tensors, parallel);
   for (const BlockAttentionKernel& candidate : block_attention_kernels()) {
@@ -195,16 +201,16 @@ void run_width(const KernelBenchOptions& options, int head_dim, const Parallel& 
         v.pairs = count_pairs(params);
         time_call(v, 4.0 * head_dim * v.pairs, parallel, [&] { candidate.run(params); });
       }
-      run_scores(tensors, maxima, mass, parallel);
+      run_scores(tensors, importance, mass, parallel);
     }
     break;
   }
   const double all = static_cast<double>(kHeads) * options.tokens * options.tokens;
   for (const Variant& v : variants) print(v, variants[0], v.pairs / all, head_dim, parallel.workers);
-  print(maxima, variants[0], maxima.pairs / all, head_dim, parallel.workers);
+  print(importance, variants[0], importance.pairs / all, head_dim, parallel.workers);
   print(mass, variants[0], mass.pairs / all, head_dim, parallel.workers);
-  const double cost = median(maxima.cpu) / median(variants[0].cpu);
-  std::printf("    block maxima cost %.2f %% of dense (the product alone is 3.125 %%)\n", cost * 100);
+  const double cost = median(importance.cpu) / median(variants[0].cpu);
+  std::printf("    importance costs %.2f %% of dense (the product alone is 3.125 %%)\n", cost * 100);
 }
 
 }  // namespace

@@ -106,21 +106,21 @@ int check_scores(ThreadPool& pool, const std::string& filter) {
   int failed = 0;
   for (const BlockScoreKernel& kernel : block_score_kernels()) {
     Tally tally;
-    double mass = 0, maxima = 0, sums = 0;
+    double mass = 0, importance = 0, sums = 0;
     for (const ScoreCase& c : score_cases()) {
       if (c.name.find(filter) == std::string::npos) continue;
       note_running(kernel.name, c.name);
       const ScoreResult result = run_score_case(kernel, c, pool.parallel());
       mass = std::max(mass, result.mass);
-      maxima = std::max(maxima, result.maxima);
+      importance = std::max(importance, result.importance);
       sums = std::max(sums, result.sums);
       CaseResult as_case;
       as_case.skipped = result.skipped;
       as_case.failure = result.failure;
       note(tally, kernel.name, c.name, as_case);
     }
-    std::printf("%-30s both  passed %d  failed %d  skipped %d  worst: mass %.2e  maxima %.2e  sums %.2e\n", kernel.name,
-                tally.passed, tally.failed, tally.skipped, mass, maxima, sums);
+    std::printf("%-30s both  passed %d  failed %d  skipped %d  worst: mass %.2e  importance %.2e  sums %.2e\n",
+                kernel.name, tally.passed, tally.failed, tally.skipped, mass, importance, sums);
     for (const auto& [reason, count] : tally.reasons) std::printf("    skipped %d: %s\n", count, reason.c_str());
     failed += tally.failed;
   }

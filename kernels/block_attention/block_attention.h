@@ -4,6 +4,8 @@
 //           holds pairs whose keys and values are means of 2^p consecutive tokens of the block; a pair sits in at most
 //           one plane. Blocks are runs of tokens of any length, query blocks may be single tokens; nothing is rounded.
 //           No layout: every pair, computed by the same code. A query row that keeps nothing: out 0, lse -inf.
+// Order     With `query_order` and `key_order` the layout's blocks are runs of places, and place p is held by token
+//           order[p]: tokens need not be moved. out, lse, row_scale and key_bias stay by token.
 // Pooling   A pooled row of factor f stands for its c members (c = f but at the end of a block): its logit gets ln(c)
 //           unless `has_multiplicity_bias` is off. `replicates_tail` extends a short last block by copies of its last
 //           token to `replicated_size` tokens, and counts the copies (what the public code of PSA does).
@@ -50,6 +52,8 @@ struct BlockAttentionParams {
   const float* row_scale = nullptr;         // [query_tokens], multiplies `scale` row by row; null: 1
   const float* key_bias = nullptr;          // [batch, key_tokens]; null: none
   const BlockLayoutView* layout = nullptr;  // null: dense. The same for all batch rows
+  const int32_t* query_order = nullptr;     // [query_tokens], a permutation; null: place p is token p
+  const int32_t* key_order = nullptr;       // [key_tokens], likewise
   bool has_multiplicity_bias = true;
   bool replicates_tail = false;
   int32_t replicated_size = 0;

@@ -159,6 +159,16 @@ uint64_t seed_of(const std::string& name) {
   return hash;
 }
 
+std::vector<int32_t> random_order(int32_t tokens, CaseRandom& random) {
+  std::vector<int32_t> order(tokens);
+  for (int32_t i = 0; i < tokens; ++i) {
+    const int32_t other = random.below(i + 1);
+    order[i] = order[other];
+    order[other] = i;
+  }
+  return order;
+}
+
 // 0: the key is not hidden.
 bool is_hidden_key(const AttentionCase& c, int32_t batch_row, int32_t token, CaseRandom& random) {
   if (c.bias == CaseBias::kHidden) return random.uniform() < 0.2;
@@ -173,6 +183,7 @@ struct CaseRun::Data {
   GuardedBuffer lse;
   Layout layout;
   std::vector<float> bias, row_scale;
+  std::vector<int32_t> query_order, key_order;
   BlockAttentionParams params;
 
   void fill(CaseRandom& random) {
@@ -234,6 +245,11 @@ CaseRun::CaseRun(const AttentionCase& attention_case) : data_(std::make_unique<D
   if (d.c.layout != CaseLayout::kDense) {
     d.layout.make(d.c, random);
     p.layout = &d.layout.view;
+  }
+  if (d.c.has_orders) {
+    d.query_order = random_order(d.c.query_tokens, random);
+    d.key_order = random_order(d.c.key_tokens, random);
+    p.query_order = d.query_order.data(), p.key_order = d.key_order.data();
   }
   p.has_multiplicity_bias = d.c.has_multiplicity_bias;
   p.replicates_tail = d.c.replicates_tail;

@@ -102,6 +102,20 @@ void add_tokens(std::vector<AttentionCase>& cases) {
   cases.back().query_block = 1;
 }
 
+void add_orders(std::vector<AttentionCase>& cases) {
+  const std::vector<AttentionCase> known = cases;
+  for (const AttentionCase& one : known) {
+    for (const char* name :
+         {"levels_64", "levels_replicated_hidden", "tokens_union_64_hidden", "tokens_gather_64_hidden", "dense_bias",
+          "random_bias", "random_row_scale", "random_lse_only", "band_ragged"}) {
+      if (one.name != name) continue;
+      cases.push_back(one);
+      cases.back().name += "_ordered";
+      cases.back().has_orders = true;
+    }
+  }
+}
+
 void add_data(std::vector<AttentionCase>& cases) {
   for (CaseLayout layout : {CaseLayout::kDense, CaseLayout::kRandom}) {
     const std::string prefix = layout == CaseLayout::kDense ? "dense_" : "random_";
@@ -138,6 +152,7 @@ std::vector<AttentionCase> attention_cases() {
   add_layouts(cases);
   add_tokens(cases);
   add_data(cases);
+  add_orders(cases);
   const size_t count = cases.size();
   for (size_t i = 0; i < count; ++i) {
     AttentionCase c = cases[i];

@@ -47,6 +47,7 @@ struct AttentionCase {
   double scale_factor = 1;  // times 1/sqrt(head_dim)
   float gain = 1;           // of q
   bool has_constant_keys = false, has_outlier_key = false;
+  bool has_orders = false;  // of queries and keys, at random
   bool has_row_scale = false, is_lse_only = false, has_multiplicity_bias = true, replicates_tail = false;
 };
 

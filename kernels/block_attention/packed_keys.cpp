@@ -46,14 +46,16 @@ int32_t PackedKeys::count_records(int batch_row, int32_t block, int plane) const
   const int32_t rows = piece_rows(source_, block, plane);
   const int32_t groups = (rows + ops_->group_keys - 1) / ops_->group_keys;
   if (!source_.key_bias) return groups;
-  const float* bias = source_.key_bias + int64_t{batch_row} * source_.key_tokens;
+  const KeyPlaces places(source_, batch_row);
   const int32_t begin = source_.key_offsets[block], end = source_.key_offsets[block + 1];
   int32_t count = 0;
   for (int32_t g = 0; g < groups; ++g) {
     // The last token stands for its copies.
     const int32_t first = std::min(begin + ((g * ops_->group_keys) << plane), end - 1);
     const int32_t last = std::min(begin + (((g + 1) * ops_->group_keys) << plane), end);
-    count += std::any_of(bias + first, bias + last, [](float b) { return b != -kInfinity; }) ? 1 : 0;
+    bool has_visible = false;
+    for (int32_t p = first; p < last && !has_visible; ++p) has_visible = !places.is_hidden(p);
+    count += has_visible ? 1 : 0;
   }
   return count;
 }
@@ -118,7 +120,7 @@ class PackedKeys::BlockPacker {
         end_(source_.key_offsets[block + 1]),
         width_(source_.head_dim),
         has_values_(source_.v.data != nullptr),
-        bias_(source_.key_bias ? source_.key_bias + int64_t{batch_row_} * source_.key_tokens : nullptr) {
+        places_(source_, batch_row_) {
     const bool replicates = source_.replicates_tail && block == source_.key_blocks - 1;
     pooled_end_ = replicates ? std::max(end_, begin_ + source_.replicated_size) : end_;
     const size_t rows = static_cast<size_t>(ops_.group_keys) * width_;
@@ -136,7 +138,7 @@ class PackedKeys::BlockPacker {
       for (int i = 0; i < ops_.group_keys; ++i) {
         keys_[i] = values_[i] = zeros_;
         bias_of_[i] = -kInfinity;
-        if (first + i < rows) has_visible |= plane == 0 ? take_token(i, begin_ + first + i) : pool(i, first + i, plane);
+        if (first + i < rows) has_visible |= plane == 0 ? take_place(i, begin_ + first + i) : pool(i, first + i, plane);
       }
       if (!has_visible) continue;
       ops_.pack_keys(keys_, shape_, record);
@@ -147,8 +149,6 @@ class PackedKeys::BlockPacker {
   }
 
  private:
-  bool is_hidden(int32_t token) const { return bias_ && bias_[token] == -kInfinity; }
-
   // A row of k or v where it lies, or widened into `place`.
   const float* row(const TensorView& x, int32_t token, float* place) const {
     const int64_t at = batch_row_ * x.batch_stride + head_ * x.head_stride + token * x.token_stride;
@@ -157,11 +157,12 @@ class PackedKeys::BlockPacker {
     return place;
   }
 
-  bool take_token(int i, int32_t token) {
-    if (is_hidden(token)) return false;
+  bool take_place(int i, int32_t place) {
+    if (places_.is_hidden(place)) return false;
+    const int32_t token = places_.token(place);
     keys_[i] = row(source_.k, token, key_rows_ + int64_t{i} * width_);
     if (has_values_) values_[i] = row(source_.v, token, value_rows_ + int64_t{i} * width_);
-    bias_of_[i] = bias_ ? bias_[token] * kLog2E : 0.0F;
+    bias_of_[i] = places_.bias ? places_.bias[token] * kLog2E : 0.0F;
     return true;
   }
 
@@ -171,9 +172,10 @@ class PackedKeys::BlockPacker {
     float* key = key_rows_ + int64_t{i} * width_;
     float* value = value_rows_ + int64_t{i} * width_;
     int members = 0;
-    for (int32_t t = first; t < last; ++t) {
-      const int32_t token = std::min(t, end_ - 1);  // a replicated tail names the last one again
-      if (is_hidden(token)) continue;
+    for (int32_t p = first; p < last; ++p) {
+      const int32_t place = std::min(p, end_ - 1);  // a replicated tail names the last one again
+      if (places_.is_hidden(place)) continue;
+      const int32_t token = places_.token(place);
       add_row(source_.k, token, members > 0, key);
       if (has_values_) add_row(source_.v, token, members > 0, value);
       ++members;
@@ -202,7 +204,7 @@ class PackedKeys::BlockPacker {
   int32_t pooled_end_ = 0;
   int width_;
   bool has_values_;
-  const float* bias_;
+  KeyPlaces places_;
   float *key_rows_ = nullptr, *value_rows_ = nullptr, *wide_ = nullptr, *zeros_ = nullptr;
   const float* keys_[kMaxGroup] = {};
   const float* values_[kMaxGroup] = {};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "kernels/block_attention/tile_ops.h"
@@ -16,12 +17,28 @@ struct KeySource {
   ScalarType dtype = ScalarType::kFloat32;
   int32_t batch = 0, key_heads = 0, key_tokens = 0, head_dim = 0;
   TensorView k, v;                  // v.data null: keys only
-  const float* key_bias = nullptr;  // [batch, key_tokens]
+  const float* key_bias = nullptr;  // of token t of batch row b: key_bias[b * bias_stride + t]
+  int64_t bias_stride = 0;
+  const int32_t* order = nullptr;  // token at place p of batch row b: order[b * order_stride + p]; null: token p
+  int64_t order_stride = 0;
   int32_t key_blocks = 0;
-  const int32_t* key_offsets = nullptr;  // [key_blocks + 1]
+  const int32_t* key_offsets = nullptr;  // [key_blocks + 1], places
   bool has_multiplicity_bias = true;
   bool replicates_tail = false;
   int32_t replicated_size = 0;
+};
+
+// Order and bias of one batch row: which tokens stand at the places that blocks are runs of.
+struct KeyPlaces {
+  const int32_t* order;
+  const float* bias;
+
+  KeyPlaces(const KeySource& source, int batch_row)
+      : order(source.order ? source.order + batch_row * source.order_stride : nullptr),
+        bias(source.key_bias ? source.key_bias + batch_row * source.bias_stride : nullptr) {}
+
+  int32_t token(int32_t place) const { return order ? order[place] : place; }
+  bool is_hidden(int32_t place) const { return bias && bias[token(place)] == -std::numeric_limits<float>::infinity(); }
 };
 
 // Rows of a block at a plane: tokens, or pooled rows.

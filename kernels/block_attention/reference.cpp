@@ -61,18 +61,26 @@ class RowReference {
     return p_.key_bias ? p_.key_bias[int64_t{batch_row_} * p_.key_tokens + token] : 0.0;
   }
 
-  void add_key(int32_t first, int32_t end, int32_t last_token, int plane) {
+  // Places [first, end); those behind `last` are copies of it.
+  void add_key(int32_t first, int32_t end, int32_t last, int plane) {
     Key key;
-    for (int32_t t = first; t < end; ++t) {
-      if (bias_of(std::min(t, last_token)) != -kInfinity) key.tokens.push_back(std::min(t, last_token));
+    for (int32_t p = first; p < end; ++p) {
+      const int32_t place = std::min(p, last);
+      const int32_t token = p_.key_order ? p_.key_order[place] : place;
+      if (bias_of(token) != -kInfinity) key.tokens.push_back(token);
     }
     if (key.tokens.empty()) return;
     if (plane == 0) {
-      key.bias = bias_of(first);
+      key.bias = bias_of(key.tokens[0]);
     } else if (p_.has_multiplicity_bias) {
       key.bias = std::log(static_cast<double>(key.tokens.size()));
     }
     keys_.push_back(key);
+  }
+
+  int32_t place_of(int32_t token) const {
+    if (!p_.query_order) return token;
+    return static_cast<int32_t>(std::find(p_.query_order, p_.query_order + p_.query_tokens, token) - p_.query_order);
   }
 
   void list_keys(int32_t token) {
@@ -83,7 +91,8 @@ class RowReference {
     const BlockLayoutView& layout = *p_.layout;
     const int32_t* offsets = layout.query_offsets;
     const int32_t m =
-        static_cast<int32_t>(std::upper_bound(offsets, offsets + layout.query_blocks + 1, token) - offsets) - 1;
+        static_cast<int32_t>(std::upper_bound(offsets, offsets + layout.query_blocks + 1, place_of(token)) - offsets) -
+        1;
     const int64_t row = (int64_t{layout.heads == 1 ? 0 : head_} * layout.query_blocks + m) * layout.words;
     for (int32_t j = 0; j < layout.key_blocks; ++j) {
       for (int plane = 0; plane < 4; ++plane) {

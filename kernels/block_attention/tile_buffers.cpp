@@ -34,11 +34,11 @@ Tile TileBuffers::prepare(const TileOps& ops, const RecordShape& shape, int64_t 
   return tile;
 }
 
-void TileBuffers::pack_queries(const TileOps& ops, ScalarType dtype, const void* q, int64_t token_stride, int32_t first,
+void TileBuffers::pack_queries(const TileOps& ops, ScalarType dtype, const void* q, int64_t token_stride,
                                const int32_t* tokens, const float* scales, const Tile& tile) {
   const float* rows[kTileRows];
   for (int i = 0; i < tile.rows; ++i) {
-    const int64_t at = (tokens ? tokens[i] : first + i) * token_stride;
+    const int64_t at = tokens[i] * token_stride;
     if (dtype == ScalarType::kFloat32) {
       rows[i] = static_cast<const float*>(q) + at;
     } else {

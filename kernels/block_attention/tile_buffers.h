@@ -15,9 +15,9 @@ class TileBuffers {
   Tile prepare(const TileOps& ops, const RecordShape& shape, int64_t extra);
   void* extra() const { return extra_; }
 
-  // Packs rows of q: row i is token tokens[i], or first + i if `tokens` is null; its scale is scales[i].
-  void pack_queries(const TileOps& ops, ScalarType dtype, const void* q, int64_t token_stride, int32_t first,
-                    const int32_t* tokens, const float* scales, const Tile& tile);
+  // Packs rows of q: row i is token tokens[i]; its scale is scales[i].
+  void pack_queries(const TileOps& ops, ScalarType dtype, const void* q, int64_t token_stride, const int32_t* tokens,
+                    const float* scales, const Tile& tile);
 
  private:
   Scratch memory_;

@@ -25,7 +25,7 @@ struct WorkerMemory {
   std::vector<const char*> records;  // what the tile walks
   std::vector<int32_t> mask_of;      // of each record: index into `masks`, -1 for all rows; empty: no masks
   std::vector<RowMask> masks;
-  std::vector<int32_t> tokens;  // gathered rows
+  std::vector<int32_t> places;  // gathered rows
 };
 
 struct CallMemory {
@@ -175,22 +175,30 @@ class TileWorker {
     return static_cast<float>(params_.scale * factor * 1.4426950408889634);
   }
 
-  void pack_queries(int32_t first, const int32_t* tokens, const Tile& tile) {
+  int32_t token_at(int32_t place) const { return params_.query_order ? params_.query_order[place] : place; }
+
+  // Rows at `places`, or at those from `first` on.
+  void pack_queries(int32_t first, const int32_t* places, const Tile& tile) {
     float scales[kTileRows];
-    for (int i = 0; i < tile.rows; ++i) scales[i] = row_scale(tokens ? tokens[i] : first + i);
+    int32_t tokens[kTileRows];
+    for (int i = 0; i < tile.rows; ++i) {
+      tokens[i] = token_at(places ? places[i] : first + i);
+      scales[i] = row_scale(tokens[i]);
+    }
     const int64_t size = params_.dtype == ScalarType::kFloat32 ? 4 : 2;
     const char* q = static_cast<const char*>(params_.q.data) +
                     (unit_.batch_row * params_.q.batch_stride + unit_.head * params_.q.head_stride) * size;
-    memory_.buffers.pack_queries(ops_, params_.dtype, q, params_.q.token_stride, first, tokens, scales, tile);
+    memory_.buffers.pack_queries(ops_, params_.dtype, q, params_.q.token_stride, tokens, scales, tile);
   }
 
   void finish(int32_t first, const Tile& tile) const {
     if (params_.lse) {
-      float* lse = params_.lse + (int64_t{unit_.batch_row} * params_.heads + unit_.head) * params_.query_tokens + first;
+      float* lse = params_.lse + (int64_t{unit_.batch_row} * params_.heads + unit_.head) * params_.query_tokens;
       for (int i = 0; i < tile.rows; ++i) {
         float sum = 0;
         for (int c = 0; c < ops_.lanes; ++c) sum += tile.l[int64_t{i} * ops_.lanes + c];
-        lse[i] = sum == 0 ? -std::numeric_limits<float>::infinity() : (tile.m[i] + std::log2(sum)) * kLn2;
+        lse[token_at(first + i)] =
+            sum == 0 ? -std::numeric_limits<float>::infinity() : (tile.m[i] + std::log2(sum)) * kLn2;
       }
     }
     if (tile.shape.panels == 0) return;
@@ -198,7 +206,7 @@ class TileWorker {
     void* rows[kTileRows];
     for (int i = 0; i < tile.rows; ++i) {
       const int64_t at = unit_.batch_row * params_.out.batch_stride + unit_.head * params_.out.head_stride +
-                         (first + i) * params_.out.token_stride;
+                         token_at(first + i) * params_.out.token_stride;
       rows[i] = static_cast<char*>(params_.out.data) + at * (is_bf16 ? 2 : 4);
     }
     ops_.finish(tile, rows, is_bf16);
@@ -258,26 +266,26 @@ class TileWorker {
 
   void run_gathered_piece(int plane, int32_t block, const State& state, Tile& tile) {
     const WorkItem& item = *unit_.item;
-    std::vector<int32_t>& tokens = memory_.tokens;
-    tokens.clear();
+    std::vector<int32_t>& places = memory_.places;
+    places.clear();
     const uint64_t* bits = bits_of(plane, item.first_block) + block / 64;
     for (int32_t m = item.first_block; m < item.end_block; ++m, bits += layout_.words) {
       if ((*bits >> (block % 64) & 1) == 0) continue;
-      for (int32_t t = layout_.query_offsets[m]; t < layout_.query_offsets[m + 1]; ++t) tokens.push_back(t);
+      for (int32_t t = layout_.query_offsets[m]; t < layout_.query_offsets[m + 1]; ++t) places.push_back(t);
     }
-    if (tokens.empty()) return;
+    if (places.empty()) return;
     clear_list();
     append(plane, block);
     if (memory_.records.empty()) return;
-    const int32_t total = static_cast<int32_t>(tokens.size());
+    const int32_t total = static_cast<int32_t>(places.size());
     const int32_t parts = (total + kTileRows - 1) / kTileRows;
     const int32_t size = (total + parts - 1) / parts;
     int32_t rows[kTileRows];
     for (int32_t first = 0; first < total; first += size) {
       tile.rows = std::min(size, total - first);
-      for (int i = 0; i < tile.rows; ++i) rows[i] = tokens[first + i] - item.first_row;
+      for (int i = 0; i < tile.rows; ++i) rows[i] = places[first + i] - item.first_row;
       move_state(tile, state, rows, /*to_tile=*/true);
-      pack_queries(0, tokens.data() + first, tile);
+      pack_queries(0, places.data() + first, tile);
       walk(tile);
       move_state(tile, state, rows, /*to_tile=*/false);
     }
@@ -301,6 +309,8 @@ KeySource key_source(const BlockAttentionParams& params, const BlockLayoutView& 
   source.k = params.k;
   source.v = params.v;
   source.key_bias = params.key_bias;
+  source.bias_stride = params.key_tokens;
+  source.order = params.key_order;
   source.key_blocks = layout.key_blocks;
   source.key_offsets = layout.key_offsets;
   source.has_multiplicity_bias = params.has_multiplicity_bias;

@@ -5,7 +5,7 @@ namespace strobe::kernels {
 
 const ScoreOps& score_ops_avx2() {
   using Kernels = ScoreKernels<Avx2>;
-  static const ScoreOps ops = {Kernels::mass, Kernels::maxima};
+  static const ScoreOps ops = {Kernels::mass, Kernels::maxima, Kernels::raise_relative};
   return ops;
 }
 

@@ -5,7 +5,7 @@ namespace strobe::kernels {
 
 const ScoreOps& score_ops_avx512() {
   using Kernels = ScoreKernels<Avx512>;
-  static const ScoreOps ops = {Kernels::mass, Kernels::maxima};
+  static const ScoreOps ops = {Kernels::mass, Kernels::maxima, Kernels::raise_relative};
   return ops;
 }
 

@@ -22,8 +22,8 @@ void run_mass(const BlockMassParams& params) {
 }
 
 template <const TileOps& (*tiles)(), const ScoreOps& (*ops)()>
-void run_maxima(const BlockMaxParams& params) {
-  run_tiled_maxima(tiles(), ops(), params);
+void run_importance(const BlockImportanceParams& params) {
+  run_tiled_importance(tiles(), ops(), params);
 }
 
 }  // namespace
@@ -31,11 +31,11 @@ void run_maxima(const BlockMaxParams& params) {
 const std::vector<BlockScoreKernel>& block_score_kernels() {
   static const std::vector<BlockScoreKernel> kernels = {
 #define STROBE_BLOCK_SCORE(name, feature, tiles, ops) \
-  {#name, refusal<&Machine::feature>, run_mass<tiles, ops>, run_maxima<tiles, ops>},
+  {#name, refusal<&Machine::feature>, run_mass<tiles, ops>, run_importance<tiles, ops>},
 #include "kernels/block_score/block_score.inc"
 #undef STROBE_BLOCK_SCORE
       {"block_score_reference", [](ScalarType, int32_t) { return std::string(); }, run_reference_mass,
-       run_reference_maxima},
+       run_reference_importance},
   };
   return kernels;
 }

@@ -18,19 +18,49 @@ double element(ScalarType dtype, const void* data, int64_t index) {
                                        : widen_bf16(static_cast<const uint16_t*>(data)[index]);
 }
 
-// Scores of one row against all keys, bias added; -inf for hidden ones, whose k is not read.
 template <class Params>
-void score_row(const Params& p, int32_t b, int32_t h, int32_t token, std::vector<double>& scores) {
+double product(const Params& p, int64_t q, int64_t k) {
+  double sum = 0;
+  for (int32_t c = 0; c < p.head_dim; ++c) sum += element(p.dtype, p.q.data, q + c) * element(p.dtype, p.k.data, k + c);
+  return sum;
+}
+
+// Scores of one row against all keys, bias added; -inf for hidden ones, whose k is not read.
+void score_row(const BlockMassParams& p, int32_t b, int32_t h, int32_t token, std::vector<double>& scores) {
   const int64_t q = b * p.q.batch_stride + h * p.q.head_stride + token * p.q.token_stride;
   const int64_t k = b * p.k.batch_stride + h / (p.heads / p.key_heads) * p.k.head_stride;
   scores.resize(p.key_tokens);
   for (int32_t t = 0; t < p.key_tokens; ++t) {
     const double bias = p.key_bias ? p.key_bias[int64_t{b} * p.key_tokens + t] : 0.0;
-    double product = 0;
-    for (int32_t c = 0; c < p.head_dim && bias != -kInfinity; ++c) {
-      product += element(p.dtype, p.q.data, q + c) * element(p.dtype, p.k.data, k + t * p.k.token_stride + c);
-    }
-    scores[t] = p.scale * product + bias;
+    scores[t] = bias == -kInfinity ? bias : p.scale * product(p, q, k + t * p.k.token_stride) + bias;
+  }
+}
+
+// Scores of one sampled row against the samples of all key blocks.
+void score_samples(const BlockImportanceParams& p, int32_t h, int32_t token, std::vector<double>& scores) {
+  const int64_t q = h * p.q.head_stride + token * p.q.token_stride;
+  const int32_t count = p.key_blocks * p.key_samples;
+  const int32_t* keys = p.key_tokens + int64_t{h} * count;
+  scores.resize(count);
+  for (int32_t i = 0; i < count; ++i) {
+    const double bias = p.key_bias ? p.key_bias[keys[i]] : 0.0;
+    const int64_t k = h * p.k.head_stride + keys[i] * p.k.token_stride;
+    scores[i] = bias == -kInfinity ? bias : p.scale * product(p, q, k) + bias;
+  }
+}
+
+// Raises a row of importance to what one sampled query gives.
+void raise_importance(const BlockImportanceParams& p, const std::vector<double>& scores, std::vector<double>& best) {
+  const double top = scores.empty() ? -kInfinity : *std::max_element(scores.begin(), scores.end());
+  if (top == -kInfinity) return;
+  double sum = 1;
+  if (p.is_softmax) {
+    sum = 0;
+    for (const double s : scores) sum += std::exp(s - top);
+  }
+  for (size_t i = 0; i < scores.size(); ++i) {
+    double& value = best[i / p.key_samples];
+    value = std::max(value, scores[i] == top ? 1 / sum : std::exp(scores[i] - top) / sum);
   }
 }
 
@@ -62,25 +92,23 @@ void run_reference_mass(const BlockMassParams& p) {
   run_tasks(p.parallel, p.batch * p.heads, work);
 }
 
-void run_reference_maxima(const BlockMaxParams& p) {
-  auto work = [&](int index) {
-    std::vector<double> scores;
-    for (int32_t i = 0; i < p.query_tokens; ++i) {
-      score_row(p, index / p.heads, index % p.heads, i, scores);
-      const int64_t row = int64_t{index} * p.query_tokens + i;
-      for (int32_t j = 0; j < p.key_blocks; ++j) {
-        double top = -kInfinity;
-        for (int32_t t = p.key_offsets[j]; t < p.key_offsets[j + 1]; ++t) top = std::max(top, scores[t]);
-        p.maxima[row * p.key_blocks + j] = static_cast<float>(top);
+void run_reference_importance(const BlockImportanceParams& p) {
+  auto work = [&](int head) {
+    std::vector<double> scores, best;
+    const int32_t* tokens = p.query_tokens + int64_t{head} * p.query_blocks * p.query_samples;
+    float* out = p.importance + int64_t{head} * p.query_blocks * p.key_blocks;
+    for (int32_t m = 0; m < p.query_blocks; ++m, out += p.key_blocks) {
+      best.assign(p.key_blocks, 0.0);
+      for (int32_t i = 0; i < p.query_samples; ++i) {
+        score_samples(p, head, *tokens++, scores);
+        raise_importance(p, scores, best);
       }
-      if (!p.row_sum_exp) continue;
-      const double largest = scores.empty() ? -kInfinity : *std::max_element(scores.begin(), scores.end());
-      double sum = 0;
-      for (double s : scores) sum += s == -kInfinity ? 0 : std::exp(s - largest);
-      p.row_sum_exp[row] = static_cast<float>(sum);
+      for (int32_t j = 0; j < p.key_blocks; ++j) {
+        out[j] = static_cast<float>(!p.is_softmax && best[j] > kAlmostLargest ? 1.0 : best[j]);
+      }
     }
   };
-  run_tasks(p.parallel, p.batch * p.heads, work);
+  run_tasks(p.parallel, p.heads, work);
 }
 
 }  // namespace strobe::kernels

@@ -6,6 +6,6 @@
 namespace strobe::kernels {
 
 void run_reference_mass(const BlockMassParams& params);
-void run_reference_maxima(const BlockMaxParams& params);
+void run_reference_importance(const BlockImportanceParams& params);
 
 }  // namespace strobe::kernels

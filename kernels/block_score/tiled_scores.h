@@ -7,6 +7,6 @@
 namespace strobe::kernels {
 
 void run_tiled_mass(const TileOps& tiles, const ScoreOps& ops, const BlockMassParams& params);
-void run_tiled_maxima(const TileOps& tiles, const ScoreOps& ops, const BlockMaxParams& params);
+void run_tiled_importance(const TileOps& tiles, const ScoreOps& ops, const BlockImportanceParams& params);
 
 }  // namespace strobe::kernels

@@ -39,9 +39,11 @@ at::Tensor take_key_heads(const at::Tensor& tensor, const std::vector<int64_t>& 
   return tensor.index_select(1, at::tensor(key_heads, at::kLong).to(tensor.device()));
 }
 
-at::Tensor order_index(const TokenOrder& order, const at::Device& device) {
-  // The order outlives the tensor: a copy is made.
-  return at::from_blob(const_cast<int32_t*>(order.raster().data()), {order.size()}, at::kInt).to(at::kLong).to(device);
+// Null where tokens already stand so: nothing is looked up then.
+PatternOrders without_identity(PatternOrders orders) {
+  if (orders.q && orders.q->is_identity()) orders.q = nullptr;
+  if (orders.k && orders.k->is_identity()) orders.k = nullptr;
+  return orders;
 }
 
 std::string grid_text(const TokenGrid& g) {
@@ -65,10 +67,9 @@ struct AttentionEngine::Call {
   size_t rule_index;
   const std::vector<int64_t>& heads;
   int64_t all_heads;
-  at::Tensor q, k, v, key_bias;  // in the pattern's order
-  at::Tensor pattern_k;          // k as the pattern sees it
-  PatternOrders orders;
-  at::Tensor q_index;  // raster index at each position of q; undefined: as it came
+  at::Tensor q, k, v, key_bias;
+  at::Tensor pattern_k;  // k as the pattern sees it
+  const Orders* orders = nullptr;
   PatternState* state = nullptr;
   AttentionPlan plan;
   AttentionRow row;
@@ -181,15 +182,7 @@ void AttentionEngine::run_group(const AttentionSite& site, const AttentionInput&
   call.plan.note = rule.dense_reason(site);
   if (!rule.is_dense() && call.plan.note.empty()) {
     const Timer selection;
-    const Orders& known = orders_of(call);
-    call.orders = known.orders;
-    call.q_index = known.q_index;
-    if (known.q_index.defined()) call.q = call.q.index_select(2, known.q_index);
-    if (known.k_index.defined()) {
-      call.k = call.k.index_select(2, known.k_index);
-      call.v = call.v.index_select(2, known.k_index);
-      if (call.key_bias.defined()) call.key_bias = call.key_bias.index_select(1, known.k_index);
-    }
+    call.orders = &orders_of(call);
     call.plan = plan(call);
     call.row.selection_ms = selection.milliseconds();
   }
@@ -224,13 +217,8 @@ const AttentionEngine::Orders& AttentionEngine::orders_of(const Call& call) {
       fmt::format("{}|{}|{}", call.rule_index, grid_text(call.site.grid), call.rule.pattern->order_kind(call.site));
   if (const auto found = orders_.find(key); found != orders_.end()) return found->second;
   if (orders_.size() >= kMaxOrders) orders_.clear();
-  Orders made{.orders = call.rule.pattern->order(call.site), .q_index = {}, .k_index = {}};
-  const auto index = [&call](const std::shared_ptr<const TokenOrder>& order) {
-    return order && !order->is_identity() ? order_index(*order, call.q.device()) : at::Tensor();
-  };
-  made.q_index = index(made.orders.q);
-  made.k_index = index(made.orders.k);
-  return orders_.emplace(key, std::move(made)).first->second;
+  const PatternOrders made = call.rule.pattern->order(call.site);
+  return orders_.emplace(key, Orders{.asked = made, .used = without_identity(made)}).first->second;
 }
 
 PatternCall AttentionEngine::pattern_call(Call& call) {
@@ -244,7 +232,8 @@ PatternCall AttentionEngine::pattern_call(Call& call) {
           .k = call.pattern_k,
           .key_bias = call.key_bias,
           .scorer = *scorer_,
-          .state = state_of(call)};
+          .state = state_of(call),
+          .orders = call.orders->used};
 }
 
 AttentionPlan AttentionEngine::plan_now(Call& call) {
@@ -301,13 +290,13 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
                                  .key_bias = call.key_bias,
                                  .scale = scale_of(call.q),
                                  .layout = plan.layout.get(),
+                                 .orders = call.orders && plan.layout ? call.orders->used : PatternOrders{},
                                  .pooling = plan.pooling,
                                  .wants_lse = plan.wants_lse || observer_.wants_lse};
   std::string reasons;
   const AttentionBackend& backend = choose(problem, reasons);
   const Timer timer;
-  AttentionOutput output;
-  if (!call.q_index.defined()) output.out = out;
+  AttentionOutput output{.out = out, .lse = {}};
   backend.run(problem, output);
   const double kernel_ms = timer.milliseconds();
 
@@ -318,12 +307,6 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
     if (!layout) layout = held;
     if (held) ++call.row.plans;
     call.row.selection_ms += selection.milliseconds();
-  }
-  if (call.q_index.defined()) {
-    const Timer reorder;
-    out.index_copy_(2, call.q_index, output.out);
-    if (output.lse.defined()) output.lse = at::empty_like(output.lse).index_copy_(2, call.q_index, output.lse);
-    call.row.selection_ms += reorder.milliseconds();
   }
   const double dense_pairs =
       static_cast<double>(call.q.size(1)) * static_cast<double>(call.q.size(2)) * static_cast<double>(call.k.size(2));
@@ -340,7 +323,7 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
                      .all_heads = call.all_heads,
                      .plan = plan,
                      .layout = layout,
-                     .orders = call.orders,
+                     .orders = call.orders ? call.orders->asked : PatternOrders{},
                      .out = out,
                      .lse = output.lse,
                      .density = plan.density,

@@ -86,8 +86,8 @@ class AttentionEngine final : public AttentionFunction {
   };
   struct Call;
   struct Orders {
-    PatternOrders orders;
-    at::Tensor q_index, k_index;  // int64 raster indices on the tensors' device; undefined: as the tokens come
+    PatternOrders asked;  // for records
+    PatternOrders used;   // null where it would change nothing
   };
 
   std::vector<Group> group_heads(const AttentionSite& site, int64_t heads) const;

@@ -27,7 +27,7 @@ const kernels::BlockScoreKernel* find_score_kernel(const ScoreInput& input) {
   return nullptr;
 }
 
-// What mass, maxima and attention have in common.
+// What mass and attention have in common.
 template <class Params>
 Params shape_of(const ScoreInput& input) {
   Params params;
@@ -111,27 +111,35 @@ class KernelScorer final : public Scorer {
     return result;
   }
 
-  BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets,
-                           bool wants_row_sum) const override {
+  at::Tensor block_importance(const ScoreInput& input, const BlockSamples& queries, const BlockSamples& keys,
+                              bool is_softmax) const override {
     const kernels::BlockScoreKernel* kernel = takes_kernels(input) ? find_score_kernel(input) : nullptr;
-    if (!kernel) return torch_.block_maxima(input, key_offsets, wants_row_sum);
-    auto params = shape_of<kernels::BlockMaxParams>(input);
+    if (!kernel) return torch_.block_importance(input, queries, keys, is_softmax);
+    STROBE_CHECK(input.q.size(0) == 1 && input.k.size(1) == input.q.size(1),
+                 "block importance: {} batch rows, {} heads of q, {} of k", input.q.size(0), input.q.size(1),
+                 input.k.size(1));
     at::Tensor q, k, bias;
+    const at::Tensor query_tokens = queries.tokens.contiguous(), key_tokens = keys.tokens.contiguous();
+    kernels::BlockImportanceParams params;
+    params.dtype = kernel_dtype(input.q);
+    params.heads = static_cast<int32_t>(input.q.size(1));
+    params.head_dim = static_cast<int32_t>(input.q.size(3));
     params.q = kernel_view(input.q, q);
     params.k = kernel_view(input.k, k);
+    params.scale = scale_of(input);
     params.key_bias = bias_of(input, bias);
-    params.key_blocks = static_cast<int32_t>(key_offsets.size()) - 1;
-    params.key_offsets = key_offsets.data();
-    const auto options = q.options().dtype(at::kFloat);
-    BlockMaxima result{.maxima = at::empty({q.size(0), q.size(1), q.size(2), params.key_blocks}, options),
-                       .row_sum_exp = {}};
-    params.maxima = result.maxima.data_ptr<float>();
-    if (wants_row_sum) {
-      result.row_sum_exp = at::empty({q.size(0), q.size(1), q.size(2)}, options);
-      params.row_sum_exp = result.row_sum_exp.data_ptr<float>();
-    }
-    kernel->maxima(params);
-    return result;
+    params.query_samples = static_cast<int32_t>(queries.count);
+    params.key_samples = static_cast<int32_t>(keys.count);
+    params.query_blocks = static_cast<int32_t>(query_tokens.size(1) / queries.count);
+    params.key_blocks = static_cast<int32_t>(key_tokens.size(1) / keys.count);
+    params.query_tokens = query_tokens.const_data_ptr<int32_t>();
+    params.key_tokens = key_tokens.const_data_ptr<int32_t>();
+    params.is_softmax = is_softmax;
+    params.parallel = torch_parallel();
+    at::Tensor importance = at::empty({params.heads, params.query_blocks, params.key_blocks}, at::kFloat);
+    params.importance = importance.mutable_data_ptr<float>();
+    kernel->importance(params);
+    return importance;
   }
 
  private:

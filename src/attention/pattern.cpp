@@ -21,6 +21,10 @@ at::Tensor key_for_each_head(const at::Tensor& k, int64_t query_heads) {
   return k.size(1) == query_heads ? k : k.repeat_interleave(query_heads / k.size(1), 1);
 }
 
+at::Tensor in_order(const at::Tensor& tensor, const std::shared_ptr<const TokenOrder>& order) {
+  return order ? tensor.index_select(2, at::tensor(order->raster(), at::kInt).to(tensor.device())) : tensor;
+}
+
 const std::vector<PatternInfo>& pattern_infos() {
   static const std::vector<PatternInfo> infos = {
 #define STROBE_PATTERN(name) name##_pattern_info(),

@@ -4,7 +4,8 @@
 //           batch row at a time. It is const and shared between calls, layers and runs. Same inputs and state, same
 //           plan. It never drops text keys unless its options say so. A plan keeps at least one key block for every
 //           query block (radial's parity mode may not). What the call's own rule makes dense says so in `note`.
-// Order     `order(site)` reads no tensors; q and k then arrive in that order, text last.
+// Order     `order(site)` reads no tensors; blocks of the plan are runs of its places, text last. q and k themselves
+//           come as they lie: PatternCall says who stands where.
 // State     What a method must remember from step to step (a frozen mask, a stored LSE). Owned by the run per
 //           (sample, stage, layer, branch), never evicted, saved in checkpoints.
 #pragma once
@@ -48,6 +49,9 @@ struct PatternOrders {
   std::shared_ptr<const TokenOrder> k;
 };
 
+// [B, H, N, D] or [B, H, N] in an order; as it is where that is null.
+at::Tensor in_order(const at::Tensor& tensor, const std::shared_ptr<const TokenOrder>& order);
+
 struct PatternState {
   std::map<std::string, at::Tensor> tensors;
   LayoutPtr layout;
@@ -57,11 +61,12 @@ struct PatternState {
 
 struct PatternCall {
   const AttentionSite& site;   // one branch
-  const at::Tensor& q;         // [1, H, N, D], this pattern's heads, in the pattern's order
+  const at::Tensor& q;         // [1, H, N, D], this pattern's heads
   const at::Tensor& k;         // [1, H, N, D]
   const at::Tensor& key_bias;  // [1, N] float32 in the order of k, or undefined; -inf hides a key
   const Scorer& scorer;
   PatternState& state;
+  PatternOrders orders = {};  // at place p stands token raster()[p] of q or k; null: token p
 };
 
 // [B, Hk, N, D] with every key head repeated for the query heads that read it; as it is where there are as many.
@@ -95,7 +100,7 @@ class AttentionPattern {
   }
   // q and k of the call may be undefined where !dependence().on_tensors && !on_state: then site.grid alone counts.
   virtual AttentionPlan plan(const PatternCall& call) const = 0;
-  // After a call whose plan wanted the LSE, [1, H, N] float32. Returns the layout that the state now holds, or null.
+  // After a call whose plan wanted the LSE, [1, H, N] float32 of the tokens of q. Returns the layout that the state now holds, or null.
   virtual LayoutPtr observe(const PatternCall& call, const at::Tensor& lse) const {
     (void)call, (void)lse;
     return nullptr;

@@ -18,6 +18,8 @@ struct AttentionProblem {
   at::Tensor key_bias;  // [B, Nk] float32 added to every logit of a key, natural log; -inf hides a key; undefined: none
   double scale = 0;     // of q.k, usually 1/sqrt(D)
   const BlockLayout* layout = nullptr;  // null: dense. One for all batch rows; heads 1 or H
+  PatternOrders
+      orders;  // of the layout's blocks: runs of places, at place p token raster()[p]. Tensors stay as they lie
   PoolingRule pooling;
   bool wants_lse = false;
 };

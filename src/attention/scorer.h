@@ -21,9 +21,10 @@ struct BlockMass {
   at::Tensor row_sum;  // [B, H, Nq] float32, of all keys; undefined unless asked for
 };
 
-struct BlockMaxima {
-  at::Tensor maxima;       // [B, H, Nq, K] float32, largest scaled score of each query with each key block
-  at::Tensor row_sum_exp;  // [B, H, Nq] float32, sum over the keys of exp(score - row maximum); undefined unless asked
+// Tokens that stand for the blocks they lie in, each head's own.
+struct BlockSamples {
+  at::Tensor tokens;  // int32 [H, blocks * count] on the CPU
+  int64_t count = 0;  // of a block
 };
 
 class Scorer {
@@ -36,8 +37,10 @@ class Scorer {
   virtual BlockMass block_mass(const ScoreInput& input, const at::Tensor& lse,
                                const std::vector<int32_t>& query_offsets, const std::vector<int32_t>& key_offsets,
                                bool wants_row_sum) const = 0;
-  virtual BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets,
-                                   bool wants_row_sum) const = 0;
+  // [H, M, K] float32 on the CPU: how near the best of a query block's samples come to their largest score with the
+  // samples of a key block; kernels/block_score/block_score.h. One batch row, a key head for each head.
+  virtual at::Tensor block_importance(const ScoreInput& input, const BlockSamples& queries, const BlockSamples& keys,
+                                      bool is_softmax) const = 0;
 };
 
 }  // namespace strobe::attention

@@ -7,6 +7,7 @@
 #include "core/torch.h"
 // After the precompiled header.
 #include "core/error.h"
+#include "kernels/block_score/block_score.h"
 
 namespace strobe::attention {
 namespace {
@@ -80,18 +81,34 @@ BlockMass TorchScorer::block_mass(const ScoreInput& input, const at::Tensor& lse
   return result;
 }
 
-BlockMaxima TorchScorer::block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets,
-                                      bool wants_row_sum) const {
-  std::vector<at::Tensor> maxima, sums;
-  for_chunks(input, [&](int64_t, const at::Tensor& scores) {
-    std::vector<at::Tensor> columns;
-    for (size_t b = 0; b + 1 < key_offsets.size(); ++b) {
-      columns.push_back(scores.narrow(3, key_offsets[b], key_offsets[b + 1] - key_offsets[b]).amax({3}));
+at::Tensor TorchScorer::block_importance(const ScoreInput& input, const BlockSamples& queries, const BlockSamples& keys,
+                                         bool is_softmax) const {
+  const int64_t heads = input.q.size(1), query_blocks = queries.tokens.size(1) / queries.count,
+                key_blocks = keys.tokens.size(1) / keys.count;
+  const at::Tensor q_tokens = queries.tokens.to(input.q.device()), k_tokens = keys.tokens.to(input.k.device());
+  const auto sampled = [](const at::Tensor& x, int64_t head, const at::Tensor& tokens) {
+    return x[0][head].index_select(0, tokens).to(at::kFloat).unsqueeze(0).unsqueeze(0);
+  };
+  at::Tensor importance = at::zeros({heads, query_blocks, key_blocks}, input.q.options().dtype(at::kFloat));
+  for (int64_t h = 0; h < heads; ++h) {
+    const at::Tensor q = sampled(input.q, h, q_tokens[h]), k = sampled(input.k, h, k_tokens[h]);
+    const at::Tensor bias = input.key_bias.defined() ? input.key_bias.index_select(1, k_tokens[h]) : at::Tensor();
+    for (int64_t m = 0; m < query_blocks; ++m) {
+      at::Tensor best = importance[h][m];
+      const ScoreInput block{
+          .q = q.narrow(2, m * queries.count, queries.count), .k = k, .key_bias = bias, .scale = input.scale};
+      for_chunks(block, [&](int64_t, const at::Tensor& all) {
+        const at::Tensor scores = all[0][0], top = scores.amax({1}, true);
+        // Of a key of bias +inf the difference is 0, not NaN; a query without a visible key counts for nothing.
+        at::Tensor values = at::where(scores == top, at::zeros({}, top.options()), scores - top).exp();
+        if (is_softmax) values = values / values.sum(1, true);
+        values = values.masked_fill(top == -INFINITY, 0);
+        at::maximum_out(best, best, values.amax({0}).view({key_blocks, keys.count}).amax({1}));
+      });
     }
-    maxima.push_back(at::stack(columns, 3));
-    if (wants_row_sum) sums.push_back((scores - maxima.back().amax({3}, true)).exp().sum(3));
-  });
-  return {.maxima = at::cat(maxima, 2), .row_sum_exp = wants_row_sum ? at::cat(sums, 2) : at::Tensor()};
+  }
+  if (!is_softmax) importance.masked_fill_(importance > kernels::kAlmostLargest, 1);
+  return importance.cpu();
 }
 
 }  // namespace strobe::attention

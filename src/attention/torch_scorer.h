@@ -11,8 +11,8 @@ class TorchScorer final : public Scorer {
   at::Tensor row_lse(const ScoreInput& input) const override;
   BlockMass block_mass(const ScoreInput& input, const at::Tensor& lse, const std::vector<int32_t>& query_offsets,
                        const std::vector<int32_t>& key_offsets, bool wants_row_sum) const override;
-  BlockMaxima block_maxima(const ScoreInput& input, const std::vector<int32_t>& key_offsets,
-                           bool wants_row_sum) const override;
+  at::Tensor block_importance(const ScoreInput& input, const BlockSamples& queries, const BlockSamples& keys,
+                              bool is_softmax) const override;
 };
 
 }  // namespace strobe::attention

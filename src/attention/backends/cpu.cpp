@@ -53,6 +53,8 @@ class CpuBackend final : public AttentionBackend {
       layout = problem.layout->view();
       params.layout = &layout;
     }
+    if (problem.orders.q) params.query_order = problem.orders.q->raster().data();
+    if (problem.orders.k) params.key_order = problem.orders.k->raster().data();
     if (problem.key_bias.defined()) {
       bias = problem.key_bias.contiguous();
       params.key_bias = bias.data_ptr<float>();

@@ -96,11 +96,12 @@ std::vector<uint8_t> PsaPattern::factors(const PatternCall& call) const {
                                                   .k_offsets = offsets(call, "k", options_.block_size),
                                                   .query_block = options_.query_block,
                                                   .key_block = options_.block_size,
+                                                  .orders = call.orders,
                                                   .is_softmax = options_.is_softmax},
                                                  call.scorer);
   const int64_t query_blocks = importance.size(1), key_blocks = importance.size(2);
   at::Tensor caps;
-  if (options_.cap) caps = similarity_caps(call.k, options_.block_size, *options_.cap);
+  if (options_.cap) caps = similarity_caps(call.k, call.orders.k.get(), options_.block_size, *options_.cap);
   std::vector<uint8_t> factors(static_cast<size_t>(importance.numel()));
   const float* const scores = importance.const_data_ptr<float>();
   const uint8_t* const cap = options_.cap ? caps.const_data_ptr<uint8_t>() : nullptr;

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "attention/pattern.h"
 #include "attention/scorer.h"
 #include "attention/site.h"
 
@@ -24,11 +25,12 @@ at::Tensor strided_offsets(int64_t heads, int64_t block);
 struct ImportanceInput {
   at::Tensor q;          // [1, H, N, D]
   at::Tensor k;          // [1, H, N, D]
-  at::Tensor key_bias;   // [1, N] float32 or undefined
+  at::Tensor key_bias;   // [1, N] float32 in the order of k, or undefined
   at::Tensor q_offsets;  // int64 [H, query_block/4]
   at::Tensor k_offsets;  // int64 [H, key_block/4]
   int64_t query_block = 0;
   int64_t key_block = 0;
+  PatternOrders orders;     // of blocks; null: as q and k lie
   bool is_softmax = false;  // the paper's score; else the public code's: relative to each query's largest
 };
 

@@ -1,8 +1,11 @@
 #include "attention/patterns/psa_levels.h"
 
+#include <numeric>
+
 #include "core/torch.h"
 // After the precompiled header.
 #include "attention/selection.h"
+#include "core/parallel.h"
 
 namespace strobe::attention {
 namespace {
@@ -40,29 +43,40 @@ int64_t rounded_end(int64_t first, int64_t end, int64_t multiple, int64_t blocks
   return up == blocks ? first + (up - first) / multiple * multiple : up;
 }
 
-// [rows, D], whole blocks: for each block the mean cosine of the first and last token of each run of 2, 4 and 8.
-at::Tensor run_cosines(const at::Tensor& keys, int64_t block_size) {
-  const int64_t blocks = keys.size(0) / block_size;
-  const at::Tensor norms = at::linalg_vector_norm(keys, 2, at::IntArrayRef{1});
-  std::vector<at::Tensor> means;
-  for (const int64_t run : {2, 4, 8}) {
-    const at::Tensor first = keys.slice(0, 0, std::nullopt, run), last = keys.slice(0, run - 1, std::nullopt, run);
-    const at::Tensor products = norms.slice(0, 0, std::nullopt, run) * norms.slice(0, run - 1, std::nullopt, run);
-    const at::Tensor cosines = (first * last).sum(1) / products.clamp_min(kLeastNormProduct);
-    means.push_back(cosines.view({blocks, block_size / run}).mean(1));
+// In eight partial sums, which the compiler keeps in vectors: a sum in one would wait for itself.
+float dot(const float* a, const float* b, int64_t width) {
+  constexpr int64_t kLanes = 8;
+  std::array<float, kLanes> sums{};
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) sums[static_cast<size_t>(lane)] += a[i + lane] * b[i + lane];
   }
-  return at::stack(means, 1);
+  for (; i < width; ++i) sums[0] += a[i] * b[i];
+  return std::accumulate(sums.begin(), sums.end(), 0.0F);
 }
 
-at::Tensor block_cosines(const at::Tensor& keys, int64_t block_size) {
-  const int64_t tokens = keys.size(0), whole = tokens / block_size * block_size;
-  std::vector<at::Tensor> pieces;
-  if (whole > 0) pieces.push_back(run_cosines(keys.narrow(0, 0, whole), block_size));
-  if (whole < tokens) {
-    const at::Tensor copies = keys.narrow(0, tokens - 1, 1).expand({whole + block_size - tokens, keys.size(1)});
-    pieces.push_back(run_cosines(at::cat({keys.narrow(0, whole, tokens - whole), copies}), block_size));
+// The cosines of the first and last of each run of 2, 4 and 8 rows of a block, summed by run length. `row(p)` is its
+// p-th row, `size` a multiple of 8. Equal rows give 1 and not more.
+template <class Row>
+std::array<double, 3> run_cosines(const Row& row, int64_t size, int64_t width) {
+  constexpr int64_t kLongest = 8;
+  std::array<double, 3> sums{};
+  for (int64_t first = 0; first < size; first += kLongest) {
+    std::array<double, kLongest> norms{};
+    for (int64_t i = 0; i < kLongest; ++i) {
+      norms[static_cast<size_t>(i)] = std::sqrt(double{dot(row(first + i), row(first + i), width)});
+    }
+    for (size_t level = 0; level < sums.size(); ++level) {
+      const int64_t run = int64_t{2} << level;
+      for (int64_t begin = 0; begin < kLongest; begin += run) {
+        const int64_t end = begin + run - 1;
+        const double product = norms[static_cast<size_t>(begin)] * norms[static_cast<size_t>(end)];
+        const double cosine = dot(row(first + begin), row(first + end), width) / std::max(product, kLeastNormProduct);
+        sums[level] += std::min(cosine, 1.0);
+      }
+    }
   }
-  return at::cat(pieces);
+  return sums;
 }
 
 }  // namespace
@@ -93,20 +107,30 @@ void assign_levels(const float* importance, int64_t blocks, const PyramidLevels&
   if (first == 0) factors[ranked[0]] = 1;
 }
 
-at::Tensor similarity_caps(const at::Tensor& k, int64_t block_size, const std::array<double, 3>& thresholds) {
-  const int64_t heads = k.size(1), blocks = (k.size(2) + block_size - 1) / block_size;
+at::Tensor similarity_caps(const at::Tensor& k, const TokenOrder* order, int64_t block_size,
+                           const std::array<double, 3>& thresholds) {
+  const int64_t heads = k.size(1), tokens = k.size(2), width = k.size(3),
+                blocks = (tokens + block_size - 1) / block_size;
+  at::Tensor keys = k[0].to(at::kFloat).cpu();
+  if (keys.stride(2) != 1) keys = keys.contiguous();
+  const float* const data = keys.const_data_ptr<float>();
   at::Tensor caps = at::ones({heads, blocks}, at::kByte);
   uint8_t* const cap = caps.mutable_data_ptr<uint8_t>();
-  for (int64_t h = 0; h < heads; ++h) {
-    const at::Tensor cosines = block_cosines(k[0][h].to(at::kFloat), block_size).cpu();
-    const float* const cosine = cosines.const_data_ptr<float>();
-    // The largest factor that passes, whether or not the smaller ones do.
-    for (int64_t b = 0; b < blocks; ++b) {
-      for (size_t i = 0; i < 3; ++i) {
-        if (cosine[b * 3 + static_cast<int64_t>(i)] > thresholds[i]) cap[h * blocks + b] = kFactors[i + 1];
+  parallel_for(0, heads * blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* const of_head = data + i / blocks * keys.stride(0);
+      const auto row = [&](int64_t p) {
+        const int64_t place = std::min(i % blocks * block_size + p, tokens - 1);
+        return of_head + (order ? order->raster()[static_cast<size_t>(place)] : place) * keys.stride(1);
+      };
+      const std::array<double, 3> sums = run_cosines(row, block_size, width);
+      // The largest factor that passes, whether or not the smaller ones do.
+      for (size_t level = 0; level < 3; ++level) {
+        const auto runs = static_cast<double>(block_size / kFactors[level + 1]);
+        if (sums[level] / runs > thresholds[level]) cap[i] = kFactors[level + 1];
       }
     }
-  }
+  });
   return caps;
 }
 

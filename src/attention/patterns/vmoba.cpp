@@ -134,7 +134,8 @@ class VmobaPattern final : public AttentionPattern {
     const bool spans_heads = gates.pool == GatePool::kBlock || gates.pool == GatePool::kOverall;
     const int64_t fitting = kGateBytes / (num_blocks * queries * static_cast<int64_t>(sizeof(float)));
     const int64_t heads_at_once = spans_heads ? heads : std::clamp<int64_t>(fitting, 1, heads);
-    const at::Tensor q = call.q[0].narrow(1, 0, queries), k = call.k[0].narrow(1, 0, queries);
+    const at::Tensor q = in_order(call.q, call.orders.q)[0].narrow(1, 0, queries);
+    const at::Tensor k = in_order(call.k, call.orders.k)[0].narrow(1, 0, queries);
     for (int64_t first = 0; first < heads; first += heads_at_once) {
       const int64_t count = std::min(heads_at_once, heads - first);
       const at::Tensor means = block_means(k.narrow(0, first, count), blocks);

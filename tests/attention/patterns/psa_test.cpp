@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "attention/kernel_scorer.h"
 #include "attention/patterns/psa_importance.h"
 #include "attention/patterns/psa_levels.h"
 #include "core/error.h"
@@ -99,11 +100,11 @@ TEST(PsaLevels, order_equal_blocks_by_index) {
 TEST(PsaCaps, are_the_largest_level_that_passes) {
   const at::Tensor k =
       at::tensor({1., 0., 1., .1, 1., .3, 1., .5, .6, 1., .5, 1., .2, 1., 0., 1.}).view({1, 1, 8, 2}).to(at::kFloat);
-  EXPECT_EQ(similarity_caps(k, 8, {.7, .65, .6}).item<int>(), 4);
-  EXPECT_EQ(similarity_caps(k, 8, {.98946, .876, .6}).item<int>(), 2);
-  EXPECT_EQ(similarity_caps(k, 8, {.98948, .87595, .6}).item<int>(), 4);  // 4 passes where 2 does not
-  EXPECT_EQ(similarity_caps(k, 8, {.99, .876, 0}).item<int>(), 1);        // equality does not pass
-  EXPECT_EQ(similarity_caps(k, 8, {-1, -1, -1}).item<int>(), 8);
+  EXPECT_EQ(similarity_caps(k, nullptr, 8, {.7, .65, .6}).item<int>(), 4);
+  EXPECT_EQ(similarity_caps(k, nullptr, 8, {.98946, .876, .6}).item<int>(), 2);
+  EXPECT_EQ(similarity_caps(k, nullptr, 8, {.98948, .87595, .6}).item<int>(), 4);  // 4 passes where 2 does not
+  EXPECT_EQ(similarity_caps(k, nullptr, 8, {.99, .876, 0}).item<int>(), 1);        // equality does not pass
+  EXPECT_EQ(similarity_caps(k, nullptr, 8, {-1, -1, -1}).item<int>(), 8);
 }
 
 TEST(PsaImportance, is_that_of_the_worked_example) {
@@ -123,6 +124,26 @@ TEST(PsaImportance, is_that_of_the_worked_example) {
   EXPECT_TRUE(at::allclose(shares().flatten(), at::tensor({.4011F, .4011F, .1978F}), 0, 6e-5));
   input.is_softmax = true;
   EXPECT_TRUE(at::allclose(shares().flatten(), at::tensor({.3641F, .4259F, .2100F}), 0, 6e-5));
+}
+
+TEST(PsaImportance, of_the_kernels_is_that_of_the_products) {
+  const int64_t tokens = 333;
+  const at::Tensor q = random_tokens(2, {1, 2, tokens, 40}), k = random_tokens(3, {1, 2, tokens, 40});
+  at::Tensor bias = random_tokens(4, {1, tokens});
+  bias.narrow(1, 60, 70).fill_(-INFINITY);
+  ImportanceInput input{.q = q,
+                        .k = k,
+                        .key_bias = bias,
+                        .q_offsets = random_offsets({.seed = 1}, 2, 64, 0),
+                        .k_offsets = random_offsets({.seed = 1}, 2, 32, 1),
+                        .query_block = 64,
+                        .key_block = 32};
+  for (const bool is_softmax : {false, true}) {
+    input.is_softmax = is_softmax;
+    const at::Tensor expected = block_importance(input, TorchScorer());
+    EXPECT_TRUE(at::allclose(block_importance(input, *make_scorer()), expected, 0, 1e-5)) << is_softmax;
+    EXPECT_EQ(expected.select(2, 2).abs().max().item<float>(), 0) << "keys 64 to 95 are hidden";
+  }
 }
 
 class PsaLevelCase : public ::testing::TestWithParam<const char*> {};
@@ -309,6 +330,24 @@ TEST(Psa, reads_text_in_full_and_ignores_hidden_text) {
     EXPECT_TRUE((levels == 0).any().item<bool>());
     k.narrow(2, hidden, 10).fill_(NAN);
     EXPECT_TRUE(at::equal(levels, levels_of(*psa.plan(q, k, bias).layout)));
+  }
+}
+
+TEST(Psa, plans_along_a_curve_what_it_plans_for_tensors_in_that_order) {
+  for (const std::string options : {"score=rowmax", "score=softmax,tail=replicate"}) {
+    MethodCase psa("psa:block_size=32,query_block=64,ends=.1/.2/.3/.4,cap=.02/.02/.02," + options);
+    psa.site.grid = {.frames = 3, .rows = 9, .cols = 10, .text_tokens = 40, .is_text_first = true};
+    const PatternOrders orders = psa.rule.pattern->order(psa.site);
+    const at::Tensor q = random_tokens(2, {1, 2, 310, 16}), k = random_tokens(3, {1, 2, 310, 16});
+    at::Tensor bias = at::zeros({1, 310});
+    bias.narrow(1, 35, 5).fill_(-INFINITY);
+    const at::Tensor moved_q = in_order(q, orders.q), moved_k = in_order(k, orders.k);
+    const at::Tensor moved_bias = in_order(bias.unsqueeze(0), orders.k).squeeze(0);
+    const at::Tensor expected = levels_of(*psa.plan(moved_q, moved_k, moved_bias).layout);
+    PatternCall call = psa.call(q, k, bias);
+    call.orders = orders;
+    EXPECT_TRUE(at::equal(levels_of(*psa.rule.pattern->plan(call).layout), expected)) << options;
+    EXPECT_FALSE(at::equal(levels_of(*psa.plan(q, k, bias).layout), expected)) << options;
   }
 }
 
