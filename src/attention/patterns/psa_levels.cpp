@@ -126,7 +126,7 @@ at::Tensor similarity_caps(const at::Tensor& k, const TokenOrder* order, int64_t
       const std::array<double, 3> sums = run_cosines(row, block_size, width);
       // The largest factor that passes, whether or not the smaller ones do.
       for (size_t level = 0; level < 3; ++level) {
-        const auto runs = static_cast<double>(block_size / kFactors[level + 1]);
+        const double runs = static_cast<double>(block_size) / kFactors[level + 1];
         if (sums[level] / runs > thresholds[level]) cap[i] = kFactors[level + 1];
       }
     }
