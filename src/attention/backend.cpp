@@ -36,4 +36,14 @@ BackendList make_backends(const std::string& forced) {
   return backends;
 }
 
+const AttentionBackend& choose_backend(const BackendList& backends, const AttentionProblem& problem,
+                                       std::string& reasons) {
+  for (const auto& backend : backends) {
+    const std::string refusal = backend->refusal(problem);
+    if (refusal.empty()) return *backend;
+    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", backend->name(), refusal);
+  }
+  throw UnsupportedError("no attention backend can do this: " + reasons);
+}
+
 }  // namespace strobe::attention

@@ -26,4 +26,8 @@ std::vector<std::string> backend_names();
 // Best first. `forced` names the only group or kernel to use ("auto": all). ConfigError for an unknown name.
 BackendList make_backends(const std::string& forced);
 
+// The first that can do it. Those passed over are added to `reasons`; UnsupportedError with them where none can.
+const AttentionBackend& choose_backend(const BackendList& backends, const AttentionProblem& problem,
+                                       std::string& reasons);
+
 }  // namespace strobe::attention

@@ -91,20 +91,16 @@ std::string AttentionEngine::state_key(const AttentionSite& site, size_t rule) {
                      static_cast<int>(site.branches.at(0)));
 }
 
-const AttentionBackend& AttentionEngine::choose(const AttentionProblem& problem, std::string& reasons) const {
-  for (const auto& backend : backends_) {
-    const std::string refusal = backend->refusal(problem);
-    if (refusal.empty()) return *backend;
-    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", backend->name(), refusal);
-  }
-  throw UnsupportedError("no attention backend can do this: " + reasons);
-}
-
-at::Tensor AttentionEngine::operator()(const AttentionSite& site, const AttentionInput& input) {
+void check_axes(const AttentionInput& input) {
   const at::Tensor &q = input.q, &k = input.k;
   STROBE_CHECK(q.dim() == 4 && k.dim() == 4 && k.sizes() == input.v.sizes() && q.size(0) == k.size(0) &&
                    q.size(3) == k.size(3) && k.size(1) > 0 && q.size(1) % k.size(1) == 0,
                "attention: q {}, k {}, v {} axes do not fit [B, H, N, D]", q.dim(), k.dim(), input.v.dim());
+}
+
+at::Tensor AttentionEngine::operator()(const AttentionSite& site, const AttentionInput& input) {
+  const at::Tensor &q = input.q, &k = input.k;
+  check_axes(input);
   at::Tensor out = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
   if (site.kind == AttentionKind::kCross || (options_.rules.empty() && !observer_.on_call)) {
     run_dense(site, input, out);
@@ -294,7 +290,7 @@ void AttentionEngine::compute(Call& call, at::Tensor& out) {
                                  .pooling = plan.pooling,
                                  .wants_lse = plan.wants_lse || observer_.wants_lse};
   std::string reasons;
-  const AttentionBackend& backend = choose(problem, reasons);
+  const AttentionBackend& backend = choose_backend(backends_, problem, reasons);
   const Timer timer;
   AttentionOutput output{.out = out, .lse = {}};
   backend.run(problem, output);
@@ -336,7 +332,7 @@ void AttentionEngine::run_dense(const AttentionSite& site, const AttentionInput&
   const AttentionProblem problem{
       .q = input.q, .k = input.k, .v = input.v, .key_bias = input.key_bias, .scale = scale_of(input.q)};
   std::string reasons;
-  const AttentionBackend& backend = choose(problem, reasons);
+  const AttentionBackend& backend = choose_backend(backends_, problem, reasons);
   AttentionOutput output{.out = out, .lse = {}};
   backend.run(problem, output);
   const double pairs = static_cast<double>(input.q.size(0) * input.q.size(1)) * static_cast<double>(input.q.size(2)) *

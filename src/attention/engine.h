@@ -57,6 +57,9 @@ struct AttentionObserver {
   bool wants_lse = false;
 };
 
+// ShapeError where q, k and v do not fit each other.
+void check_axes(const AttentionInput& input);
+
 class AttentionEngine final : public AttentionFunction {
  public:
   explicit AttentionEngine(EngineOptions options = {});
@@ -99,7 +102,6 @@ class AttentionEngine final : public AttentionFunction {
   AttentionPlan plan_now(Call& call);
   PatternCall pattern_call(Call& call);
   void compute(Call& call, at::Tensor& out);
-  const AttentionBackend& choose(const AttentionProblem& problem, std::string& reasons) const;
   void run_dense(const AttentionSite& site, const AttentionInput& input, at::Tensor& out);
   PatternState& state_of(Call& call);
   static std::string state_key(const AttentionSite& site, size_t rule);
