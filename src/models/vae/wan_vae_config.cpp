@@ -24,6 +24,13 @@ void require(bool is_met, const std::string& message) {
   if (!is_met) throw ConfigError("vae: " + message);
 }
 
+template <class Values, class Make>
+ConfigNode list_node(const Values& values, Make make) {
+  ConfigNode::List list;
+  for (const auto value : values) list.push_back(make(value));
+  return ConfigNode::list(std::move(list));
+}
+
 void validate_shortcuts(const WanVaeConfig& config) {
   for (int64_t level = 0; level < config.num_levels(); ++level) {
     const bool is_last = level == config.num_levels() - 1;
@@ -91,6 +98,33 @@ WanVaeConfig WanVaeConfig::from_json(const ConfigNode& json) {
     }
   }
   return config;
+}
+
+ConfigNode WanVaeConfig::to_json() const {
+  ConfigNode node = ConfigNode::map({{"_class_name", ConfigNode::string("AutoencoderKLWan")},
+                                     {"base_dim", ConfigNode::integer(base_width)},
+                                     {"z_dim", ConfigNode::integer(latent_channels)},
+                                     {"dim_mult", list_node(width_factors, &ConfigNode::integer)},
+                                     {"num_res_blocks", ConfigNode::integer(num_res_blocks)},
+                                     {"attn_scales", ConfigNode::list()},
+                                     {"temperal_downsample", list_node(halves_frames, &ConfigNode::boolean)},
+                                     {"dropout", ConfigNode::number(0.0)},
+                                     {"latents_mean", list_node(latents_mean, &ConfigNode::number)},
+                                     {"latents_std", list_node(latents_std, &ConfigNode::number)}});
+  const WanVaeConfig published;
+  const bool is_other_stride =
+      temporal_stride() != published.temporal_stride() || spatial_stride() != published.spatial_stride();
+  const auto set_integer = [&](bool is_needed, const char* key, int64_t value) {
+    if (is_residual || is_needed) node.set(key, ConfigNode::integer(value));
+  };
+  set_integer(decoder_base_width != base_width, "decoder_base_dim", decoder_base_width);
+  if (is_residual) node.set("is_residual", ConfigNode::boolean(true));
+  set_integer(patch_size != published.patch_size, "in_channels", in_channels);
+  set_integer(patch_size != published.patch_size, "out_channels", out_channels);
+  set_integer(patch_size != published.patch_size, "patch_size", patch_size);
+  set_integer(is_other_stride, "scale_factor_temporal", temporal_stride());
+  set_integer(is_other_stride, "scale_factor_spatial", spatial_stride());
+  return node;
 }
 
 void WanVaeConfig::validate() const {

@@ -33,6 +33,10 @@ struct WanVaeConfig {
 
   static WanVaeConfig from_json(const ConfigNode& json);
 
+  // The file's content, which `from_json` and diffusers read back. What the published plain file leaves out stands only
+  // where it has not the default value.
+  ConfigNode to_json() const;
+
   // From the shapes of a checkpoint without a config file, as in the original Wan folders; statistics of the latents by
   // their number of channels (16: Wan 2.1, 48: Wan 2.2). WeightError if the tensors are not those of such a model.
   static WanVaeConfig from_tensors(const weights::TensorSource& source);

@@ -177,28 +177,6 @@ ConfigNode text_encoder_node(const Umt5Config& config) {
                           {"tie_word_embeddings", ConfigNode::boolean(false)}});
 }
 
-ConfigNode vae_node(const WanVaeConfig& config) {
-  ConfigNode node = ConfigNode::map({{"_class_name", text_node("AutoencoderKLWan")},
-                                     {"base_dim", integer(config.base_width)},
-                                     {"z_dim", integer(config.latent_channels)},
-                                     {"dim_mult", list_node(config.width_factors, integer)},
-                                     {"num_res_blocks", integer(config.num_res_blocks)},
-                                     {"attn_scales", ConfigNode::list()},
-                                     {"temperal_downsample", list_node(config.halves_frames, &ConfigNode::boolean)},
-                                     {"dropout", ConfigNode::number(0.0)},
-                                     {"latents_mean", list_node(config.latents_mean, &ConfigNode::number)},
-                                     {"latents_std", list_node(config.latents_std, &ConfigNode::number)}});
-  if (!config.is_residual) return node;
-  node.set("decoder_base_dim", integer(config.decoder_base_width));
-  node.set("is_residual", ConfigNode::boolean(true));
-  node.set("in_channels", integer(config.in_channels));
-  node.set("out_channels", integer(config.out_channels));
-  node.set("patch_size", integer(config.patch_size));
-  node.set("scale_factor_temporal", integer(config.temporal_stride()));
-  node.set("scale_factor_spatial", integer(config.spatial_stride()));
-  return node;
-}
-
 // Words that become one token each in the generated tokenizer; everything else is spelled.
 const std::vector<std::string> kWords = {
     "a",    "an",     "the",  "on",    "over",  "in",   "of",         "and",    "with",   "large",  "small",
@@ -256,7 +234,7 @@ CheckpointFiles known_wan_files(const std::string& name, const std::string& note
   add_text("model_index.json", index_node(known, note));
   add_text("scheduler/scheduler_config.json", scheduler_node(known));
   add_text("text_encoder/config.json", text_encoder_node(known.text_encoder));
-  add_text("vae/config.json", vae_node(known.vae));
+  add_text("vae/config.json", known.vae.to_json());
   const std::string stem = "diffusion_pytorch_model";
   for (int stage = 0; stage < known.stages(); ++stage) {
     const std::string part = stage == 0 ? "transformer" : "transformer_2";

@@ -40,6 +40,31 @@ inline WanVaeConfig tiny_22() {
   return without_normalisation(config);
 }
 
+// Plain with patches, as the bundled model: 2 x 8 x 8.
+inline WanVaeConfig patched_plain() {
+  WanVaeConfig config;
+  config.base_width = config.decoder_base_width = 32;
+  config.width_factors = {1, 2};
+  config.halves_frames = {true};
+  config.num_res_blocks = 1;
+  config.patch_size = 4;
+  config.in_channels = config.out_channels = 48;
+  return without_normalisation(config);
+}
+
+// Wide enough for the reordered kernels, with a tail that fills no vector register, one level fewer and a frame rate
+// that is halved at the first level only.
+inline WanVaeConfig odd_plain() {
+  WanVaeConfig config = WanVaeConfig::wan21();
+  config.base_width = 10;
+  config.decoder_base_width = 18;
+  config.latent_channels = 5;
+  config.width_factors = {1, 3, 2};
+  config.num_res_blocks = 1;
+  config.halves_frames = {true, false};
+  return without_normalisation(config);
+}
+
 inline std::unique_ptr<Vae> make_tiny(const WanVaeConfig& config, const WanVaeOptions& options = {}) {
   const std::vector<weights::TensorSpec> specs = wan_vae_parameters(config);
   const auto store = weights::WeightStore::bind(test::fill_model(specs), specs, "vae");

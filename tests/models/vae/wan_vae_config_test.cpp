@@ -67,6 +67,28 @@ TEST(WanVaeConfig, names_what_cannot_be_built) {
   EXPECT_THAT(message_for("attn_scales", integers({1})), HasSubstr("attention inside the levels"));
 }
 
+TEST(WanVaeConfig, what_is_written_is_read_back) {
+  for (const WanVaeConfig& config : {WanVaeConfig::wan21(), WanVaeConfig::wan22(), patched_plain(), odd_plain()}) {
+    const ConfigNode json = config.to_json();
+    const WanVaeConfig read = WanVaeConfig::from_json(json);
+    EXPECT_EQ(read.base_width, config.base_width);
+    EXPECT_EQ(read.decoder_base_width, config.decoder_base_width);
+    EXPECT_EQ(read.latent_channels, config.latent_channels);
+    EXPECT_EQ(read.width_factors, config.width_factors);
+    EXPECT_EQ(read.num_res_blocks, config.num_res_blocks);
+    EXPECT_EQ(read.halves_frames, config.halves_frames);
+    EXPECT_EQ(read.is_residual, config.is_residual);
+    EXPECT_EQ(read.in_channels, config.in_channels);
+    EXPECT_EQ(read.out_channels, config.out_channels);
+    EXPECT_EQ(read.patch_size, config.patch_size);
+    EXPECT_EQ(read.latents_mean, config.latents_mean);
+    EXPECT_EQ(read.latents_std, config.latents_std);
+    // Other readers take 4 and 8 for what is absent.
+    EXPECT_EQ(json.get_integer("scale_factor_temporal", 4), config.temporal_stride());
+    EXPECT_EQ(json.get_integer("scale_factor_spatial", 8), config.spatial_stride());
+  }
+}
+
 TEST(WanVaeConfig, refuses_shortcuts_whose_channels_do_not_divide) {
   WanVaeConfig config = WanVaeConfig::wan22();
   config.width_factors = {1, 7, 4, 4};

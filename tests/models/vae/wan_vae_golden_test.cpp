@@ -108,6 +108,23 @@ TEST(WanVaeGolden, wan22_tiny_tiled_encode) {
                        {0.0404452, -0.4361556, -0.1056843, -0.0790293, -0.4536934, 0.0407676, -0.3503152, 0.2097348}}));
 }
 
+// Not of the table: diffusers 0.37 in float32, filled by the same rule.
+TEST(WanVaeGolden, patched_plain_encode) {
+  EXPECT_TRUE(
+      matches_summary(encoded(patched_plain(), 90, {3, 9, 16, 24}),
+                      {0.06267323,
+                       0.42795995,
+                       {-0.0581520, 0.5374424, -0.0326064, -0.2983571, 0.1133788, 0.1653217, 0.6781005, -0.2680480}}));
+}
+
+TEST(WanVaeGolden, patched_plain_decode) {
+  EXPECT_TRUE(
+      matches_summary(decoded(patched_plain(), 91, {16, 3, 2, 3}),
+                      {0.04157894,
+                       0.42519280,
+                       {0.1552690, -0.1700217, 0.2651612, -0.0181957, -0.2563945, 0.9451296, 0.0640000, 0.1403970}}));
+}
+
 TEST(WanVaeGolden, first_frame_condition_of_nine_frames) {
   const std::unique_ptr<Vae> vae = make_tiny(tiny_21_normalised());
   const at::Tensor image = fill_input(42, {3, 16, 16}, 1.0);
