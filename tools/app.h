@@ -20,6 +20,7 @@ int run_models(const Invocation& invocation);
 int run_make_random(const Invocation& invocation);
 int run_sprites_clips(const Invocation& invocation);
 int run_sprites_check(const Invocation& invocation);
+int run_train(const Invocation& invocation);
 int run_doctor(const Invocation& invocation);
 int run_bench_attention(const Invocation& invocation);
 int run_pattern_run(const Invocation& invocation);

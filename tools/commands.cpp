@@ -405,6 +405,40 @@ std::vector<CommandSpec> bench_commands() {
                        "0.05,0.1 --against sdpa\n"}};
 }
 
+CommandSpec train() {
+  return {
+      .name = "train",
+      .summary = "a training file to a model folder or a LoRA, resumable",
+      .positionals = {{"FILE", "recipe, such as configs/training/sprites_lite.yaml"}},
+      .keys = pick_keys({"device", "dtype", "threads", "quiet", "verbose"},
+                        {required(said("output", "folder of the run: checkpoints, log, samples, model/")),
+                         said("resume", "go on from the folder's last checkpoint"),
+                         {.name = "preview",
+                          .type = KeyType::kInteger,
+                          .sentence = "only write this many clips of the last stage's data, as samples/preview-*.mp4",
+                          .group = "Run",
+                          .flags = "--preview",
+                          .minimum = 0,
+                          .maximum = 10000,
+                          .default_text = "0"},
+                         {.name = "minutes",
+                          .type = KeyType::kNumber,
+                          .sentence = "write a checkpoint and stop after this time; 0: when all is done",
+                          .group = "Run",
+                          .flags = "--minutes",
+                          .minimum = 0,
+                          .default_text = "0"},
+                         {.name = "max_steps",
+                          .type = KeyType::kInteger,
+                          .sentence = "likewise after this many steps",
+                          .group = "Run",
+                          .flags = "--max-steps",
+                          .minimum = 0,
+                          .maximum = 1e12,
+                          .default_text = "0"}}),
+      .examples = "  strobe train configs/training/sprites_lite.yaml -o runs/sprites --resume\n"};
+}
+
 CommandSpec completion() {
   return {.name = "completion",
           .summary = "completion script for bash or zsh",
@@ -433,6 +467,7 @@ const std::vector<CommandSpec>& commands() {
     for (CommandSpec& command : config_commands()) all.push_back(std::move(command));
     for (CommandSpec& command : bench_commands()) all.push_back(std::move(command));
     for (CommandSpec& command : pattern_commands()) all.push_back(std::move(command));
+    all.push_back(train());
     all.push_back(completion());
     all.push_back(doctor());
     return all;

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/nearest.h"
+#include "models/trainable_model.h"
 
 namespace strobe::models {
 
@@ -42,6 +43,12 @@ std::unique_ptr<ModelFamily> family_of_known(const std::string& name) {
     if (std::find(names.begin(), names.end(), name) != names.end()) return family;
   }
   throw ConfigError(unknown_name_message("architecture", name, known_model_names()));
+}
+
+std::unique_ptr<TrainableModel> open_trainable_model(const std::string& name_or_folder) {
+  std::error_code error;
+  if (std::filesystem::is_directory(name_or_folder, error)) return open_model_folder(name_or_folder)->open_trainable();
+  return family_of_known(name_or_folder)->open_trainable(name_or_folder);
 }
 
 std::unique_ptr<ModelFolder> open_model_folder(const std::filesystem::path& folder) {

@@ -79,6 +79,8 @@ struct PartPath {
   std::filesystem::path path;
 };
 
+class TrainableModel;  // trainable_model.h
+
 class ModelFolder : public ModelArchitecture {
  public:
   // Everything that shapes a clip: weights of every part, the tokenizer, the scheduler's settings.
@@ -92,6 +94,7 @@ class ModelFolder : public ModelArchitecture {
   virtual std::unique_ptr<DiTModel> load_dit(int stage, const DitOptions& options) const = 0;
   virtual std::unique_ptr<Vae> load_vae(at::ScalarType dtype, at::Device device) const = 0;
   virtual std::string clean_prompt(const std::string& prompt) const = 0;
+  virtual std::unique_ptr<TrainableModel> open_trainable() const = 0;
 };
 
 class ModelFamily {
@@ -105,6 +108,7 @@ class ModelFamily {
   virtual std::unique_ptr<ModelArchitecture> open_known(const std::string& name) const = 0;
   // The files of such a model as they are published, for random_checkpoint.h; `note` goes where ModelInfo's comes from.
   virtual CheckpointFiles known_files(const std::string& name, const std::string& note) const = 0;
+  virtual std::unique_ptr<TrainableModel> open_trainable(const std::string& known_name) const = 0;
 };
 
 std::vector<std::string> family_names();

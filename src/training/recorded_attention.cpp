@@ -18,6 +18,7 @@ using attention::AttentionSite;
 
 constexpr const char* kDenseBlocks = "dense_blocks";
 constexpr const char* kGatheredBlocks = "gathered_blocks";
+constexpr const char* kSdpa = "torch_sdpa";
 
 const char* kind_name(AttentionKind kind) {
   return kind == AttentionKind::kCross ? "cross" : kind == AttentionKind::kSelf ? "self" : "joint";
@@ -116,6 +117,20 @@ void run_rules(attention::AttentionEngine& engine, const AttentionSite& site, co
   recording.out = engine(site, input);
 }
 
+// On a GPU, where LibTorch has both directions.
+at::Tensor run_sdpa(const AttentionSite& site, const AttentionInput& input, RecordedStats& stats) {
+  const Timer timer;
+  std::optional<at::Tensor> mask;
+  if (input.key_bias.defined()) {
+    mask = input.key_bias.to(input.q.scalar_type()).view({input.key_bias.size(0), 1, 1, input.key_bias.size(1)});
+  }
+  at::Tensor out = at::scaled_dot_product_attention(input.q, input.k, input.v, mask);
+  RecordedRow& row = stats.row({.kind = kind_name(site.kind), .pattern = "dense", .forward = kSdpa, .backward = kSdpa});
+  ++row.calls;
+  row.forward_ms += timer.milliseconds();
+  return out;
+}
+
 bool is_recorded(const AttentionInput& input) {
   return at::GradMode::is_enabled() && (input.q.requires_grad() || input.k.requires_grad() || input.v.requires_grad() ||
                                         (input.key_bias.defined() && input.key_bias.requires_grad()));
@@ -160,12 +175,17 @@ bool RecordedAttention::is_dense(const AttentionSite& site, int64_t heads) const
 
 at::Tensor RecordedAttention::operator()(const AttentionSite& site, const AttentionInput& input) {
   if (!is_recorded(input)) return engine_(site, input);
-  if (!input.q.is_cpu()) throw UnsupportedError("attention with gradients: tensors on the CPU only");
   if (input.key_bias.defined() && input.key_bias.requires_grad()) {
     throw UnsupportedError("attention with gradients: none of a key bias");
   }
   check_axes(input);
   const Timer timer;
+  if (!input.q.is_cpu()) {
+    if (!is_dense(site, input.q.size(1))) {
+      throw UnsupportedError("attention with gradients: sparse methods on the CPU only");
+    }
+    return run_sdpa(site, input, *stats_);
+  }
   const auto recording = c10::make_intrusive<Recording>();
   recording->key_bias = input.key_bias;
   recording->names.kind = kind_name(site.kind);

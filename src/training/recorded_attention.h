@@ -8,7 +8,8 @@
 // State     As the engine's: of methods by (sample, stage, layer, branch). The engine's observer is taken.
 // Cost      the backward pass recomputes the scores: five products of matrices for the forward pass's two.
 // Threads   One thread calls; backward may run on another one, but not at the same time.
-// Errors    UnsupportedError for gradients of a key bias, gradients of gradients, and tensors that are not on the CPU.
+// Errors    UnsupportedError for gradients of a key bias, gradients of gradients, and sparse methods on a GPU, where dense
+//           calls go to LibTorch's scaled_dot_product_attention.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,10 +27,10 @@ struct RecordedRow {
   std::string kind;      // "self", "cross", "joint"
   std::string pattern;   // "radial", "radial+dense" where heads or batch rows differ
   std::string forward;   // kernels
-  std::string backward;  // "dense_blocks", "gathered_blocks", "gathered_blocks+dense_blocks"
+  std::string backward;  // "dense_blocks", "gathered_blocks", "gathered_blocks+dense_blocks", "torch_sdpa"
   int64_t calls = 0;
-  int64_t backward_calls = 0;
-  double forward_ms = 0;  // selection is in it
+  int64_t backward_calls = 0;  // not counted for torch_sdpa
+  double forward_ms = 0;       // selection is in it
   double backward_ms = 0;
 };
 

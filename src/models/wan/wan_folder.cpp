@@ -14,6 +14,7 @@
 #include "models/wan/wan_known.h"
 #include "models/wan/wan_lora.h"
 #include "models/wan/wan_setup.h"
+#include "models/wan/wan_trainable.h"
 #include "weights/json.h"
 #include "weights/safetensors.h"
 
@@ -98,6 +99,7 @@ class WanFolder final : public ModelFolder {
   std::unique_ptr<DiTModel> load_dit(int stage, const DitOptions& options) const override;
   std::unique_ptr<Vae> load_vae(at::ScalarType dtype, at::Device device) const override;
   std::string clean_prompt(const std::string& prompt) const override { return models::clean_prompt(prompt); }
+  std::unique_ptr<TrainableModel> open_trainable() const override;
 
  private:
   void find_diffusers_parts(const ConfigNode& index);
@@ -277,6 +279,22 @@ std::unique_ptr<Vae> WanFolder::load_vae(at::ScalarType dtype, at::Device device
   return make_wan_vae(setup_.vae, bind_vae(), dtype, device);
 }
 
+std::unique_ptr<TrainableModel> WanFolder::open_trainable() const {
+  NamedTensors (*read)(const weights::WeightStore&) = [](const weights::WeightStore& store) {
+    NamedTensors tensors;
+    for (const weights::TensorSpec& spec : store.specs()) {
+      tensors[spec.name] = store.load_stored(spec.name).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    }
+    return tensors;
+  };
+  // The folder's files are opened again when they are read, so that the model does not hold this object.
+  return make_wan_trainable(setup_, [folder = setup_.info.folder, read](const std::string& part) {
+    const WanFolder again(folder);
+    if (part == "transformer") return read(again.bind_dit(0));
+    return read(part == "vae" ? again.bind_vae() : again.bind_text_encoder());
+  });
+}
+
 class WanFamily final : public ModelFamily {
  public:
   std::string name() const override { return "wan"; }
@@ -301,6 +319,9 @@ class WanFamily final : public ModelFamily {
   std::unique_ptr<ModelArchitecture> open_known(const std::string& name) const override { return open_known_wan(name); }
   CheckpointFiles known_files(const std::string& name, const std::string& note) const override {
     return known_wan_files(name, note);
+  }
+  std::unique_ptr<TrainableModel> open_trainable(const std::string& known_name) const override {
+    return make_wan_trainable(known_wan_setup(known_name), {});
   }
 };
 

@@ -5,7 +5,6 @@
 #include "core/error.h"
 #include "models/text/sentencepiece_tokenizer.h"
 #include "models/wan/wan_setup.h"
-#include "weights/json.h"
 
 namespace strobe::models {
 namespace {
@@ -44,6 +43,35 @@ KnownWan wan_tiny() {
   return known;
 }
 
+// The bundled model: 17 frames, 9 x 16 x 16 tokens. The autoencoder works on patches of 4 x 4 pixels, so that no
+// convolution runs at full resolution, and halves frames, rows and columns once more.
+KnownWan sprites() {
+  KnownWan known{.name = "sprites"};
+  WanConfig& dit = known.transformer;
+  dit.heads = 4, dit.head_width = 64, dit.layers = 6, dit.ffn_width = 1024, dit.text_width = 128, dit.patch = {1, 1, 1};
+  Umt5Config& text = known.text_encoder;
+  text.vocab_size = 128, text.d_model = 128, text.d_kv = 32, text.d_ff = 256, text.num_heads = 4, text.num_layers = 2;
+  WanVaeConfig& vae = known.vae;
+  vae.base_width = vae.decoder_base_width = 32;
+  vae.width_factors = {1, 2};
+  vae.halves_frames = {true};
+  vae.num_res_blocks = 1;
+  vae.patch_size = 4, vae.in_channels = vae.out_channels = 48;
+  vae.latents_mean.assign(16, 0.0);
+  vae.latents_std.assign(16, 1.0);
+  known.defaults = {
+      .num_frames = 17, .height = 128, .width = 128, .fps = 8, .num_inference_steps = 20, .guidance_scale = 4.0};
+  return known;
+}
+
+// What two cores can train: half the arithmetic.
+KnownWan sprites_lite() {
+  KnownWan known = sprites();
+  known.name = "sprites_lite";
+  known.transformer.heads = 3, known.transformer.ffn_width = 576;
+  return known;
+}
+
 KnownWan wan_1_3b() { return {.name = "wan_1_3b", .vae = WanVaeConfig::wan21(), .text_encoder = umt5_xxl()}; }
 
 KnownWan wan_14b() {
@@ -73,7 +101,8 @@ KnownWan wan22_ti2v_5b() {
 }
 
 const std::vector<KnownWan>& known_list() {
-  static const std::vector<KnownWan> list = {wan_tiny(), wan_1_3b(), wan22_ti2v_5b(), wan_14b(), wan22_a14b()};
+  static const std::vector<KnownWan> list = {wan_tiny(),      sprites_lite(), sprites(),   wan_1_3b(),
+                                             wan22_ti2v_5b(), wan_14b(),      wan22_a14b()};
   return list;
 }
 
@@ -84,122 +113,38 @@ const KnownWan& find_known(const std::string& name) {
   throw ShapeError(fmt::format("wan: no architecture '{}' is known", name));
 }
 
-ConfigNode text_node(const char* text) { return ConfigNode::string(text); }
-ConfigNode integer(int64_t value) { return ConfigNode::integer(value); }
-
-template <class Values, class Make>
-ConfigNode list_node(const Values& values, Make make) {
-  ConfigNode::List list;
-  for (const auto value : values) list.push_back(make(value));
-  return ConfigNode::list(std::move(list));
-}
-
-ConfigNode library_class(const char* library, const char* name) {
-  return ConfigNode::list({text_node(library), text_node(name)});
-}
-
-ConfigNode index_node(const KnownWan& known, const std::string& note) {
-  const ModelDefaults& d = known.defaults;
-  ConfigNode index =
-      ConfigNode::map({{"_class_name", text_node("WanPipeline")},
-                       {"_diffusers_version", text_node("0.37.0")},
-                       {"_strobe", ConfigNode::map({{"num_frames", integer(d.num_frames)},
-                                                    {"height", integer(d.height)},
-                                                    {"width", integer(d.width)},
-                                                    {"fps", integer(d.fps)},
-                                                    {"num_inference_steps", integer(d.num_inference_steps)},
-                                                    {"guidance_scale", ConfigNode::number(d.guidance_scale)},
-                                                    {"note", ConfigNode::string(note)}})},
-                       {"scheduler", library_class("diffusers", "UniPCMultistepScheduler")},
-                       {"text_encoder", library_class("transformers", "UMT5EncoderModel")},
-                       {"tokenizer", library_class("transformers", "T5TokenizerFast")},
-                       {"transformer", library_class("diffusers", "WanTransformer3DModel")},
-                       {"vae", library_class("diffusers", "AutoencoderKLWan")}});
-  if (known.has_token_timesteps) index.set("expand_timesteps", ConfigNode::boolean(true));
-  if (known.stages() == 2) {
-    index.set("transformer_2", library_class("diffusers", "WanTransformer3DModel"));
-    index.set("boundary_ratio", ConfigNode::number(known.boundary_ratio));
-  }
-  return index;
-}
-
-ConfigNode scheduler_node(const KnownWan& known) {
-  return ConfigNode::map({{"_class_name", text_node("UniPCMultistepScheduler")},
-                          {"prediction_type", text_node("flow_prediction")},
-                          {"use_flow_sigmas", ConfigNode::boolean(true)},
-                          {"flow_shift", ConfigNode::number(known.defaults.flow_shift)},
-                          {"num_train_timesteps", integer(1000)},
-                          {"solver_order", integer(2)},
-                          {"solver_type", text_node("bh2")},
-                          {"predict_x0", ConfigNode::boolean(true)},
-                          {"lower_order_final", ConfigNode::boolean(true)},
-                          {"final_sigmas_type", text_node("zero")},
-                          {"disable_corrector", ConfigNode::list()}});
-}
-
-ConfigNode transformer_node(const WanConfig& config) {
-  return ConfigNode::map({{"_class_name", text_node("WanTransformer3DModel")},
-                          {"patch_size", list_node(config.patch, integer)},
-                          {"num_attention_heads", integer(config.heads)},
-                          {"attention_head_dim", integer(config.head_width)},
-                          {"in_channels", integer(config.in_channels)},
-                          {"out_channels", integer(config.out_channels)},
-                          {"text_dim", integer(config.text_width)},
-                          {"freq_dim", integer(config.frequency_width)},
-                          {"ffn_dim", integer(config.ffn_width)},
-                          {"num_layers", integer(config.layers)},
-                          {"cross_attn_norm", ConfigNode::boolean(true)},
-                          {"qk_norm", text_node("rms_norm_across_heads")},
-                          {"eps", ConfigNode::number(config.eps)},
-                          {"rope_max_seq_len", integer(config.rope_positions)},
-                          {"image_dim", ConfigNode::null()},
-                          {"added_kv_proj_dim", ConfigNode::null()},
-                          {"pos_embed_seq_len", ConfigNode::null()}});
-}
-
-ConfigNode text_encoder_node(const Umt5Config& config) {
-  return ConfigNode::map({{"architectures", ConfigNode::list({text_node("UMT5EncoderModel")})},
-                          {"model_type", text_node("umt5")},
-                          {"vocab_size", integer(config.vocab_size)},
-                          {"d_model", integer(config.d_model)},
-                          {"d_kv", integer(config.d_kv)},
-                          {"d_ff", integer(config.d_ff)},
-                          {"num_heads", integer(config.num_heads)},
-                          {"num_layers", integer(config.num_layers)},
-                          {"num_decoder_layers", integer(config.num_layers)},
-                          {"relative_attention_num_buckets", integer(config.num_buckets)},
-                          {"relative_attention_max_distance", integer(config.max_distance)},
-                          {"feed_forward_proj", text_node("gated-gelu")},
-                          {"layer_norm_epsilon", ConfigNode::number(config.layer_norm_eps)},
-                          {"dropout_rate", ConfigNode::number(0.0)},
-                          {"pad_token_id", integer(0)},
-                          {"eos_token_id", integer(1)},
-                          {"tie_word_embeddings", ConfigNode::boolean(false)}});
-}
-
 // Words that become one token each in the generated tokenizer; everything else is spelled.
 const std::vector<std::string> kWords = {
     "a",    "an",     "the",  "on",    "over",  "in",   "of",         "and",    "with",   "large",  "small",
     "red",  "green",  "blue", "white", "black", "gray", "yellow",     "orange", "purple", "circle", "square",
     "star", "moving", "left", "right", "up",    "down", "background", "cat",    "dog",    "walks",  "grass"};
 
+WanSetup setup_of(const KnownWan& known, const std::string& note) {
+  WanSetup setup;
+  setup.info.name = known.name;
+  setup.info.defaults = known.defaults;
+  setup.info.stages = known.stages();
+  setup.info.boundary_ratio = known.boundary_ratio;
+  setup.info.has_token_timesteps = known.has_token_timesteps;
+  setup.info.note = note;
+  setup.transformers.assign(static_cast<size_t>(known.stages()), known.transformer);
+  setup.vae = known.vae;
+  setup.text_encoder = known.text_encoder;
+  const ConfigNode index = wan_index_node(setup.info);
+  read_wan_index(index, setup.info);
+  complete_wan_setup(setup, index, wan_scheduler_node(setup.info));
+  return setup;
+}
+
 class KnownArchitecture final : public ModelArchitecture {
  public:
-  explicit KnownArchitecture(const KnownWan& known) : known_(known) {
-    const ConfigNode index = index_node(known, /*note=*/"");
-    setup_.info.name = known.name;
-    read_wan_index(index, setup_.info);
-    setup_.transformers.assign(static_cast<size_t>(known.stages()), known.transformer);
-    setup_.vae = known.vae;
-    setup_.text_encoder = known.text_encoder;
-    complete_wan_setup(setup_, index, scheduler_node(known));
-  }
+  explicit KnownArchitecture(const KnownWan& known) : known_(known), setup_(setup_of(known, /*note=*/"")) {}
 
   const ModelInfo& info() const override { return setup_.info; }
   ModelWork compute_work(const WorkQuery& query) const override { return compute_wan_work(setup_, query); }
   std::vector<StoredPart> stored_parts() const override {
     std::vector<StoredPart> parts;
-    for (const CheckpointWeights& weights : known_wan_files(known_.name, "").weights) {
+    for (const CheckpointWeights& weights : wan_files(setup_, at::kFloat, known_.text_dtype).weights) {
       const int64_t count = weights::count_parameters(weights.tensors);
       parts.push_back({.name = weights.folder,
                        .parameters = count,
@@ -221,28 +166,15 @@ std::vector<std::string> known_wan_names() {
   return names;
 }
 
+WanSetup known_wan_setup(const std::string& name) { return setup_of(find_known(name), /*note=*/""); }
+
 std::unique_ptr<ModelArchitecture> open_known_wan(const std::string& name) {
   return std::make_unique<KnownArchitecture>(find_known(name));
 }
 
 CheckpointFiles known_wan_files(const std::string& name, const std::string& note) {
   const KnownWan& known = find_known(name);
-  CheckpointFiles files;
-  const auto add_text = [&](const std::string& path, const ConfigNode& node) {
-    files.texts.emplace_back(path, weights::to_json(node));
-  };
-  add_text("model_index.json", index_node(known, note));
-  add_text("scheduler/scheduler_config.json", scheduler_node(known));
-  add_text("text_encoder/config.json", text_encoder_node(known.text_encoder));
-  add_text("vae/config.json", known.vae.to_json());
-  const std::string stem = "diffusion_pytorch_model";
-  for (int stage = 0; stage < known.stages(); ++stage) {
-    const std::string part = stage == 0 ? "transformer" : "transformer_2";
-    add_text(part + "/config.json", transformer_node(known.transformer));
-    files.weights.push_back({part, stem, wan_parameters(known.transformer), at::kFloat});
-  }
-  files.weights.push_back({"vae", stem, wan_vae_parameters(known.vae), at::kFloat});
-  files.weights.push_back({"text_encoder", "model", umt5_parameters(known.text_encoder), known.text_dtype});
+  CheckpointFiles files = wan_files(setup_of(known, note), at::kFloat, known.text_dtype);
   files.write_tokenizer = [](const std::filesystem::path& folder) { write_word_tokenizer(folder, kWords); };
   return files;
 }

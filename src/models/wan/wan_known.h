@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "models/model_folder.h"
+#include "models/wan/wan_setup.h"
 
 namespace strobe::models {
 
 std::vector<std::string> known_wan_names();
+WanSetup known_wan_setup(const std::string& name);
 std::unique_ptr<ModelArchitecture> open_known_wan(const std::string& name);
 CheckpointFiles known_wan_files(const std::string& name, const std::string& note);
 

@@ -33,6 +33,13 @@ void read_wan_index(const ConfigNode& index, ModelInfo& info);
 // Fills the rest of `info` from the configurations, the scheduler's (none: an original folder, or one that lists none) and model_index.json.
 void complete_wan_setup(WanSetup& setup, const ConfigNode& index, const std::optional<ConfigNode>& scheduler);
 
+// A folder's text files and the names and shapes of its weights, stored in `dtype`; how its tokenizer is written is left
+// to the caller.
+CheckpointFiles wan_files(const WanSetup& setup, at::ScalarType dtype, at::ScalarType text_dtype);
+// model_index.json and scheduler_config.json.
+ConfigNode wan_index_node(const ModelInfo& info);
+ConfigNode wan_scheduler_node(const ModelInfo& info);
+
 // Counted on the layers of wan.cpp, umt5.cpp and the VAE; a size that the model does not take is a ShapeError.
 ModelWork compute_wan_work(const WanSetup& setup, const WorkQuery& query);
 
