@@ -1,4 +1,6 @@
 // strobe train: a recipe file to a model folder or a LoRA.
+#include <malloc.h>
+
 #include <cstdio>
 
 #include "core/torch.h"
@@ -50,9 +52,19 @@ std::string sample_line(const SampleReport& r) {
   return line;
 }
 
+// A step asks for the same gigabyte as the one before: it stays with the process, where clips give theirs back. Fresh
+// pages were a tenth of a step's time.
+void keep_memory() {
+  constexpr int kLargest = 1 << 30;
+  mallopt(M_MMAP_THRESHOLD, kLargest);
+  mallopt(M_TRIM_THRESHOLD, kLargest);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
 }  // namespace
 
 int run_train(const Invocation& invocation) {
+  keep_memory();
   const ConfigNode effective = invocation.effective();
   set_up_run(effective);
   const pipelines::TrainingPlan plan = pipelines::load_training_plan(invocation.positionals.at("FILE").at(0));
