@@ -81,7 +81,7 @@ class Setup {
     if (!c.has_largest_keys) make_lse();
   }
 
-  // Of the first batch row; query heads that share keys sample them each for itself.
+  // Of the first batch row, and of as many heads as there are key heads.
   BlockImportanceParams importance_params(Outputs& out, bool is_softmax) const {
     BlockImportanceParams p;
     p.dtype = c_.dtype;
