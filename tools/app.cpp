@@ -44,6 +44,10 @@ void set_up_run(const ConfigNode& effective) {
   for (const std::string& name : kernels::machine().unknown_masks) {
     log_warning("STROBE_MACHINE: '{}' masks nothing; known: no-avx2, no-avx512, no-bf16, no-gpu", name);
   }
+  set_threads(effective);
+}
+
+void set_threads(const ConfigNode& effective) {
   at::set_num_threads(static_cast<int>(effective.get_integer("threads", kernels::machine().cores)));
 }
 

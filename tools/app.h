@@ -29,6 +29,8 @@ int run_pattern_list(const Invocation& invocation);
 
 // Log level, threads. Call first in a command.
 void set_up_run(const ConfigNode& effective);
+// As many as `threads` says, all processors without; for settings that come after set_up_run.
+void set_threads(const ConfigNode& effective);
 pipelines::Device device_of(const ConfigNode& effective);
 
 // Whether --model, as typed, means the default one.

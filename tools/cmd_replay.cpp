@@ -74,7 +74,14 @@ std::string command_of(const ConfigNode& settings) {
   return text;
 }
 
-// The settings of the clip, with the output and the machine's settings of this command over them.
+// Threads of the recorded run; 0 where it does not say.
+int64_t recorded_threads(const ConfigNode& record) {
+  const ConfigNode* ran = record.find("ran");
+  return ran && ran->is_map() ? ran->get_integer("threads", 0) : 0;
+}
+
+// The settings of the clip, with the output and the machine's settings of this command over them. Sums depend on how
+// they are shared between threads, so the recorded number counts unless another is given.
 ConfigNode settings_of(const ConfigNode& record, const ConfigNode& effective, const fs::path& output) {
   const config::KeyTable& table = pipelines::generate_keys();
   ConfigNode settings = table.checked(record.at("request"));
@@ -89,6 +96,9 @@ ConfigNode settings_of(const ConfigNode& record, const ConfigNode& effective, co
   for (const char* name : {"device", "dtype", "threads", "offload", "max_vram_gib", "quiet", "verbose"}) {
     const ConfigNode* given = effective.find(name);
     if (given && given->origin() != "default") settings.set(name, *given);
+  }
+  if (const int64_t threads = recorded_threads(record); threads > 0 && !settings.find("threads")) {
+    settings.set("threads", table.checked(ConfigNode::map({{"threads", ConfigNode::integer(threads)}})).at("threads"));
   }
   settings.set("output", ConfigNode::string(output.string()));
   settings.set("embedding_cache", ConfigNode::string("off"));
@@ -106,6 +116,11 @@ void warn_of_differences(const ConfigNode& record, const pipelines::RunFacts& fa
   const std::string cpu = record.find("machine") ? record.at("machine").get_string("libtorch_kernels", "") : "";
   const std::string here = facts.machine.get_string("libtorch_kernels", "");
   if (cpu != here) log_warning("made with {} kernels, here are {}: the last bits may differ", cpu, here);
+  const int64_t threads = recorded_threads(record);
+  if (threads > 0 && threads != at::get_num_threads()) {
+    log_warning("made with {} thread{}, --threads asks for {}: the last bits may differ", threads,
+                threads == 1 ? "" : "s", at::get_num_threads());
+  }
 }
 
 // A folder that goes with its object.
@@ -160,6 +175,7 @@ int run_replay(const Invocation& invocation) {
     return 0;
   }
   log_info("{}", command_of(shown));
+  set_threads(settings);
   ProgressLine line(effective.get_bool("quiet", false));
   ClipSetup setup = set_up_clips(settings, /*keeps_going=*/false);
   warn_of_differences(record, setup.facts);

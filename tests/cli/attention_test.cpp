@@ -184,7 +184,7 @@ TEST_F(AttentionRuns, are_made_again_by_replay) {
     rules.push_back(fmt::format("{},layers={},heads={}", sparse_rule(method), place / 2, place % 2));
   }
   ASSERT_EQ(clip("a", rules).exit_code, 0);
-  const auto again = strobe({"replay", "a.mkv", "--threads", "1"});
+  const auto again = strobe({"replay", "a.mkv"});
   EXPECT_EQ(again.exit_code, 0) << again.err;
   EXPECT_THAT(again.err, HasSubstr("bit for bit"));
 }

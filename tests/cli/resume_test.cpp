@@ -137,6 +137,24 @@ TEST_F(CliResume, makes_the_same_clip_again_from_the_clip_alone) {
   EXPECT_EQ(strobe({"replay", "missing.mp4"}).exit_code, 2);
 }
 
+TEST_F(CliResume, makes_a_clip_again_with_as_many_threads_as_then) {
+  ASSERT_EQ(generate({"-o", "clip.mkv", "--lossless", "--threads", "1"}).exit_code, 0);
+  EXPECT_THAT(strobe({"replay", "clip.mkv", "--dry-run"}).out, HasSubstr("--threads 1"));
+  const auto same = strobe({"replay", "clip.mkv"});
+  EXPECT_EQ(same.exit_code, 0) << same.err;
+  EXPECT_THAT(same.err, HasSubstr("bit for bit"));
+  EXPECT_THAT(same.err, ::testing::Not(HasSubstr("the last bits may differ")));
+  // Another number counts when it is asked for; whether the bits are the same is the machine's matter.
+  const auto other = strobe({"replay", "clip.mkv", "--threads", "2"});
+  EXPECT_THAT(other.err, HasSubstr("made with 1 thread, --threads asks for 2: the last bits may differ"));
+  ConfigNode record = weights::load_json(folder / "clip.json");
+  ConfigNode ran = record.at("ran");
+  ran.set("threads", ConfigNode::integer(1'000'000));
+  record.set("ran", ran);
+  folder.write("forged.json", weights::to_json(record));
+  EXPECT_EQ(strobe({"replay", "forged.json"}).exit_code, 2);
+}
+
 TEST_F(CliResume, names_the_weights_that_are_not_finite) {
   const fs::path model = folder / "model";
   fs::copy(test::golden_path("wan_a/checkpoint"), model, fs::copy_options::recursive);
