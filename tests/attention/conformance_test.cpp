@@ -35,6 +35,19 @@ const std::map<std::string, MethodCase>& method_cases() {
         .budgets = {"window=4/4/4", "window=2/2/3", "window=1/1/1", "window=0/0/0"}}},
       {"vmoba",
        {.small_blocks = "partition=3d,chunk_3d=2/3/4", .full = "topk=1000", .budgets = {"topk=8", "topk=4", "topk=1"}}},
+      {"psa",
+       {.small_blocks = "block_size=8,query_block=8",
+        .full = "ends=1/1/1/1,cap=off",
+        .budgets = {"rule=quota,cap=off,ends=0.6/0.8/0.9/1", "rule=quota,cap=off,ends=0.4/0.6/0.7/0.8",
+                    "rule=quota,cap=off,ends=0.2/0.3/0.4/0.5", "rule=quota,cap=off,ends=0.05/0.1/0.15/0.2"}}},
+      {"adaspa",
+       {.small_blocks = "block_size=8",
+        .full = "sparsity=0",
+        .budgets = {"sparsity=0.2", "sparsity=0.5", "sparsity=0.8", "sparsity=0.95"}}},
+      {"sparsed",
+       {.small_blocks = "block_size=8", .full = "keep=1", .budgets = {"keep=0.7", "keep=0.4", "keep=0.1", "keep=0"}}},
+      {"topk",
+       {.small_blocks = "block_size=8", .full = "keep=1", .budgets = {"keep=0.7", "keep=0.4", "keep=0.1", "keep=0"}}},
   };
   return cases;
 }
