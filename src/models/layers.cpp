@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "models/layers.h"
+#include "models/recorded_layers.h"
 
 namespace strobe::models {
 namespace {
@@ -69,6 +70,10 @@ bool is_recorded(const at::Tensor& x) { return at::GradMode::is_enabled() && x.r
 at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift, double eps,
                                 at::ScalarType dtype) {
   const int64_t width = x.size(-1);
+  if ((is_recorded(x) || is_recorded(scale)) && dtype == at::kFloat && takes_recorded_modulation(x, scale) &&
+      scale.sizes() == shift.sizes()) {
+    return recorded_modulated_layer_norm(x, scale, shift, eps);
+  }
   // One modulation for all tokens of the batch is layer_norm's own weight and bias: a pass over memory instead of
   // three.
   if (scale.numel() == width) {
@@ -100,6 +105,9 @@ at::Tensor rms_norm_rope(at::Tensor x, const at::Tensor& weight, double eps, int
                        cosine.defined() ? cosine.const_data_ptr<float>() : nullptr,
                        sine.defined() ? sine.const_data_ptr<float>() : nullptr);
     return x;
+  }
+  if (takes_recorded_rows(x) && weight.scalar_type() == at::kFloat) {
+    return recorded_rms_norm_rope(x, weight, eps, heads, cosine, sine);
   }
   at::Tensor normed = rms_norm(x, weight, eps);
   if (!cosine.defined()) return normed;
