@@ -145,11 +145,13 @@ TrainingPlan load_training_plan(const std::filesystem::path& file) {
   plan.sample_guidance_scale = run.at("sample_guidance_scale").as_number();
   plan.text = config::to_yaml(document) + "\n";
   // What the weights depend on: how often is reported or sampled is not part of it.
-  const ConfigNode what = ConfigNode::map({{"model", run.at("model")},
-                                           {"seed", run.at("seed")},
-                                           {"statistics_clips", run.at("statistics_clips")},
-                                           {"stages", *stages}});
-  plan.recipe.hash = training::text_hash(config::to_yaml(what));
+  const ConfigNode what = ConfigNode::map(
+      {{"model", run.at("model")}, {"seed", run.at("seed")}, {"statistics_clips", run.at("statistics_clips")}});
+  std::string text = config::to_yaml(what);
+  for (const ConfigNode& node : stages->as_list()) {
+    text += config::to_yaml(node);
+    plan.recipe.stage_hashes.push_back(training::text_hash(text));
+  }
   return plan;
 }
 

@@ -160,7 +160,7 @@ class Run {
 };
 
 void Run::start() {
-  const auto found = training::load_checkpoint(options_.folder, plan_.recipe.hash);
+  const auto found = training::load_checkpoint(options_.folder, plan_.recipe.stage_hashes);
   if (found && !options_.resumes) {
     throw ConfigError(
         fmt::format("{}: holds a training run already: --resume goes on with it, another --output begins anew",
@@ -181,7 +181,7 @@ void Run::start() {
 void Run::save() {
   const Position& now = trainer_.position();
   if (now.stage == saved_.stage && now.step == saved_.step) return;
-  training::save_checkpoint(options_.folder, trainer_.state(), plan_.recipe.hash);
+  training::save_checkpoint(options_.folder, trainer_.state(), now.stage, plan_.recipe.stage_hashes);
   saved_ = now;
   since_save_ = Timer();
 }

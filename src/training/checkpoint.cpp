@@ -59,7 +59,11 @@ void sync_rename(const fs::path& from, const fs::path& to) {
   if (error) throw IoError(fmt::format("{}: rename: {}", from.string(), error.message()));
 }
 
-LoadedCheckpoint read(const fs::path& path, const std::string& recipe_hash) {
+const std::string& hash_of_stage(const std::vector<std::string>& stage_hashes, size_t stage) {
+  return stage_hashes.at(std::min(stage, stage_hashes.size() - 1));  // behind the last: all is done
+}
+
+LoadedCheckpoint read(const fs::path& path, const std::vector<std::string>& stage_hashes) {
   const auto source = weights::open_safetensors(path);
   const auto& metadata = source->metadata();
   const auto entry = [&](const char* key) {
@@ -68,12 +72,11 @@ LoadedCheckpoint read(const fs::path& path, const std::string& recipe_hash) {
       throw WeightError(fmt::format("{}: is no checkpoint of a training run", path.string()));
     return found->second;
   };
-  if (entry(kRecipeKey) != recipe_hash) {
-    throw ConfigError(
-        fmt::format("{}: belongs to another recipe: the model, the seed or the stages have changed since it was "
-                    "written; go on with "
-                    "the old file, or begin in another folder",
-                    path.string()));
+  if (std::find(stage_hashes.begin(), stage_hashes.end(), entry(kRecipeKey)) == stage_hashes.end()) {
+    throw ConfigError(fmt::format(
+        "{}: belongs to another recipe: the model, the seed, or a stage up to the one it was written in has "
+        "changed; go on with the old file, or begin in another folder",
+        path.string()));
   }
   LoadedCheckpoint loaded{.path = path, .state = {}};
   for (const weights::TensorInfo& info : source->tensors()) {
@@ -103,21 +106,23 @@ std::string text_hash(const std::string& text) {
   return hash.text();
 }
 
-void save_checkpoint(const fs::path& folder, const NamedTensors& state, const std::string& recipe_hash) {
+void save_checkpoint(const fs::path& folder, const NamedTensors& state, size_t stage,
+                     const std::vector<std::string>& stage_hashes) {
   const fs::path last = folder / kLast, fresh = temporary_beside(last);
-  weights::save_safetensors(fresh, state, {{kRecipeKey, recipe_hash}, {kHashKey, content_hash(state)}});
+  weights::save_safetensors(fresh, state,
+                            {{kRecipeKey, hash_of_stage(stage_hashes, stage)}, {kHashKey, content_hash(state)}});
   std::error_code error;
   if (fs::exists(last, error)) sync_rename(last, folder / kPrevious);
   publish_file(fresh, last);
 }
 
-std::optional<LoadedCheckpoint> load_checkpoint(const fs::path& folder, const std::string& recipe_hash) {
+std::optional<LoadedCheckpoint> load_checkpoint(const fs::path& folder, const std::vector<std::string>& stage_hashes) {
   std::string damage;
   for (const char* name : {kLast, kPrevious}) {
     std::error_code error;
     if (!fs::exists(folder / name, error)) continue;
     try {
-      LoadedCheckpoint loaded = read(folder / name, recipe_hash);
+      LoadedCheckpoint loaded = read(folder / name, stage_hashes);
       if (!damage.empty()) log_warning("{}; going on from the one before it, {}", damage, loaded.path.string());
       return loaded;
     } catch (const WeightError& caught) {

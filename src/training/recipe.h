@@ -65,7 +65,9 @@ struct Recipe {
   uint64_t seed = 0;
   std::vector<StageRecipe> stages;
   int64_t statistics_clips = 256;  // of the last stage's size, for latents_mean and latents_std
-  std::string hash;                // of the text that this was read from; checkpoints of another are refused
+  // Of all that the weights depend on up to the end of each stage. A checkpoint belongs to a recipe whose stages up to its
+  // own are the same: later ones may still change.
+  std::vector<std::string> stage_hashes;
 };
 
 }  // namespace strobe::training

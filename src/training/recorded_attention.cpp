@@ -18,6 +18,7 @@ using attention::AttentionSite;
 
 constexpr const char* kDenseBlocks = "dense_blocks";
 constexpr const char* kGatheredBlocks = "gathered_blocks";
+constexpr const char* kMatmul = "torch_matmul";
 constexpr const char* kSdpa = "torch_sdpa";
 
 const char* kind_name(AttentionKind kind) {
@@ -117,18 +118,40 @@ void run_rules(attention::AttentionEngine& engine, const AttentionSite& site, co
   recording.out = engine(site, input);
 }
 
-// On a GPU, where LibTorch has both directions.
-at::Tensor run_sdpa(const AttentionSite& site, const AttentionInput& input, RecordedStats& stats) {
-  const Timer timer;
+// Plain operators, whose calls cost less than the blocks of a problem this small.
+at::Tensor multiply(const AttentionInput& input) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(input.q.size(3)));
+  at::Tensor scores = at::matmul(input.q * scale, input.k.transpose(2, 3));
+  if (input.key_bias.defined()) {
+    scores = scores + input.key_bias.view({input.key_bias.size(0), 1, 1, input.key_bias.size(1)});
+  }
+  return at::matmul(at::softmax(scores, -1), input.v);
+}
+
+// On a GPU.
+at::Tensor call_sdpa(const AttentionInput& input) {
   std::optional<at::Tensor> mask;
   if (input.key_bias.defined()) {
     mask = input.key_bias.to(input.q.scalar_type()).view({input.key_bias.size(0), 1, 1, input.key_bias.size(1)});
   }
-  at::Tensor out = at::scaled_dot_product_attention(input.q, input.k, input.v, mask);
-  RecordedRow& row = stats.row({.kind = kind_name(site.kind), .pattern = "dense", .forward = kSdpa, .backward = kSdpa});
+  return at::scaled_dot_product_attention(input.q, input.k, input.v, mask);
+}
+
+// LibTorch's own, forwards and backwards.
+at::Tensor run_torch(const AttentionSite& site, const AttentionInput& input, RecordedStats& stats) {
+  const Timer timer;
+  const char* const name = input.q.is_cpu() ? kMatmul : kSdpa;
+  at::Tensor out = input.q.is_cpu() ? multiply(input) : call_sdpa(input);
+  RecordedRow& row = stats.row({.kind = kind_name(site.kind), .pattern = "dense", .forward = name, .backward = name});
   ++row.calls;
   row.forward_ms += timer.milliseconds();
   return out;
+}
+
+bool is_small(const AttentionInput& input) {
+  constexpr int64_t kMostPairs = 1 << 14;
+  return input.q.scalar_type() == at::kFloat && input.q.size(1) == input.k.size(1) &&
+         input.q.size(2) * input.k.size(2) <= kMostPairs;
 }
 
 bool is_recorded(const AttentionInput& input) {
@@ -180,12 +203,11 @@ at::Tensor RecordedAttention::operator()(const AttentionSite& site, const Attent
   }
   check_axes(input);
   const Timer timer;
-  if (!input.q.is_cpu()) {
-    if (!is_dense(site, input.q.size(1))) {
-      throw UnsupportedError("attention with gradients: sparse methods on the CPU only");
-    }
-    return run_sdpa(site, input, *stats_);
+  const bool is_sparse = !is_dense(site, input.q.size(1));
+  if (!input.q.is_cpu() && is_sparse) {
+    throw UnsupportedError("attention with gradients: sparse methods on the CPU only");
   }
+  if (!is_sparse && (!input.q.is_cpu() || is_small(input))) return run_torch(site, input, *stats_);
   const auto recording = c10::make_intrusive<Recording>();
   recording->key_bias = input.key_bias;
   recording->names.kind = kind_name(site.kind);
@@ -194,7 +216,7 @@ at::Tensor RecordedAttention::operator()(const AttentionSite& site, const Attent
     const at::NoGradGuard no_grad;
     const AttentionInput detached{
         .q = input.q.detach(), .k = input.k.detach(), .v = input.v.detach(), .key_bias = input.key_bias};
-    if (is_dense(site, input.q.size(1))) {
+    if (!is_sparse) {
       run_dense(backends_, detached, *recording);
     } else {
       run_rules(engine_, site, detached, *recording);

@@ -24,12 +24,13 @@ namespace strobe::training {
 
 // What ran, by what it was.
 struct RecordedRow {
-  std::string kind;      // "self", "cross", "joint"
-  std::string pattern;   // "radial", "radial+dense" where heads or batch rows differ
-  std::string forward;   // kernels
-  std::string backward;  // "dense_blocks", "gathered_blocks", "gathered_blocks+dense_blocks", "torch_sdpa"
+  std::string kind;     // "self", "cross", "joint"
+  std::string pattern;  // "radial", "radial+dense" where heads or batch rows differ
+  std::string forward;  // kernels
+  std::string
+      backward;  // "dense_blocks", "gathered_blocks", "gathered_blocks+dense_blocks", "torch_matmul", "torch_sdpa"
   int64_t calls = 0;
-  int64_t backward_calls = 0;  // not counted for torch_sdpa
+  int64_t backward_calls = 0;  // not counted of LibTorch's own
   double forward_ms = 0;       // selection is in it
   double backward_ms = 0;
 };

@@ -321,12 +321,13 @@ TEST(RecordedAttention, without_autograd_is_the_engine) {
   EXPECT_EQ(attend.engine().stats().rows().at(0).calls, engine.stats().rows().at(0).calls * 2);
 }
 
-TEST(RecordedAttention, cross_attention_is_dense_under_any_rules) {
+// By plain operators where it is small.
+void check_cross_attention(int64_t queries, const std::string& backward) {
   RecordedAttention attend(options_of({kRadial}));
   AttentionSite site = site_of(kTextLast);
   site.kind = AttentionKind::kCross;
   at::manual_seed(4);
-  AttentionInput input{.q = at::randn({2, kHeads, 50, kWidth}),
+  AttentionInput input{.q = at::randn({2, kHeads, queries, kWidth}),
                        .k = at::randn({2, kHeads, 14, kWidth}),
                        .v = at::randn({2, kHeads, 14, kWidth}),
                        .key_bias = at::zeros({2, 14})};
@@ -341,7 +342,12 @@ TEST(RecordedAttention, cross_attention_is_dense_under_any_rules) {
   ASSERT_EQ(attend.rows().size(), 1U);
   EXPECT_EQ(attend.rows()[0].kind, "cross");
   EXPECT_EQ(attend.rows()[0].pattern, "dense");
-  EXPECT_EQ(attend.rows()[0].backward, "dense_blocks");
+  EXPECT_EQ(attend.rows()[0].backward, backward);
+}
+
+TEST(RecordedAttention, cross_attention_is_dense_under_any_rules) {
+  check_cross_attention(50, "torch_matmul");
+  check_cross_attention(1200, "dense_blocks");
 }
 
 TEST(RecordedAttention, what_hidden_keys_hold_reaches_no_gradient) {

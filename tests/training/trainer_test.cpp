@@ -32,7 +32,7 @@ StageRecipe stage(const std::string& name, Trains trains, int64_t samples, ClipK
 }
 
 Recipe tiny_recipe() {
-  Recipe recipe{.model = "wan_tiny", .seed = 3, .statistics_clips = 2, .hash = "tiny"};
+  Recipe recipe{.model = "wan_tiny", .seed = 3, .statistics_clips = 2};
   const ClipKind still{.frames = 1, .height = 32, .width = 32}, clip{.frames = 5, .height = 32, .width = 32};
   recipe.stages = {stage("codec", Trains::kAutoencoder, 4, clip),
                    stage("stills", Trains::kTransformerAndText, 4, still),
@@ -226,11 +226,13 @@ TEST(TrainingCheckpoint, a_damaged_one_is_passed_over_for_the_one_before) {
   const auto state = [](float value) {
     return NamedTensors{{"w", at::full({100}, value)}, {"k", at::ones({1}, at::kLong)}};
   };
-  EXPECT_FALSE(load_checkpoint(folder.path(), "r"));
-  save_checkpoint(folder.path(), state(1), "r");
-  save_checkpoint(folder.path(), state(2), "r");
-  EXPECT_EQ(load_checkpoint(folder.path(), "r")->state.at("w")[0].item<float>(), 2);
-  EXPECT_THAT(test::message_of<ConfigError>([&] { load_checkpoint(folder.path(), "other"); }),
+  EXPECT_FALSE(load_checkpoint(folder.path(), {"r", "t"}));
+  save_checkpoint(folder.path(), state(1), 0, {"r", "s"});
+  save_checkpoint(folder.path(), state(2), 0, {"r", "s"});
+  EXPECT_EQ(load_checkpoint(folder.path(), {"r", "t"})->state.at("w")[0].item<float>(), 2);
+  EXPECT_THAT(test::message_of<ConfigError>([&] {
+                load_checkpoint(folder.path(), {"other", "s"});
+              }),
               HasSubstr("belongs to another recipe"));
   const auto damage = [&](const std::string& name) {
     std::string bytes = test::read_file(folder / name);
@@ -238,10 +240,12 @@ TEST(TrainingCheckpoint, a_damaged_one_is_passed_over_for_the_one_before) {
     folder.write(name, bytes);
   };
   damage("checkpoint.safetensors");
-  EXPECT_EQ(load_checkpoint(folder.path(), "r")->state.at("w")[0].item<float>(), 1);
+  EXPECT_EQ(load_checkpoint(folder.path(), {"r", "t"})->state.at("w")[0].item<float>(), 1);
   damage("checkpoint.previous.safetensors");
   EXPECT_THAT(
-      test::message_of<WeightError>([&] { load_checkpoint(folder.path(), "r"); }),
+      test::message_of<WeightError>([&] {
+        load_checkpoint(folder.path(), {"r", "t"});
+      }),
       AllOf(HasSubstr("checkpoint.safetensors"), HasSubstr("checkpoint.previous.safetensors"), HasSubstr("damaged")));
 }
 
