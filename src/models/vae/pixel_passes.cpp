@@ -14,9 +14,10 @@ namespace {
 
 #define STROBE_INLINE inline __attribute__((always_inline))
 
-constexpr int64_t kLanes = 16;
-using Lanes = float __attribute__((vector_size(64)));
-using LaneInts = int32_t __attribute__((vector_size(64)));
+// One AVX2 register: comparisons of wider vectors are taken apart into scalars where AVX-512 is absent.
+constexpr int64_t kLanes = 8;
+using Lanes = float __attribute__((vector_size(32)));
+using LaneInts = int32_t __attribute__((vector_size(32)));
 
 STROBE_INLINE void load(Lanes& v, const float* from, int64_t count) {
   if (count >= kLanes) {
@@ -37,8 +38,7 @@ STROBE_INLINE void store(float* to, const Lanes& v, int64_t count) {
 
 STROBE_INLINE float sum_lanes(const Lanes& lanes) {
   Lanes v = lanes;
-  v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-  v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+  v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
   return (v[0] + v[1]) + (v[2] + v[3]);
 }
 
