@@ -26,6 +26,7 @@ int run_bench_attention(const Invocation& invocation);
 int run_pattern_run(const Invocation& invocation);
 int run_pattern_show(const Invocation& invocation);
 int run_pattern_list(const Invocation& invocation);
+int run_completion(const Invocation& invocation);
 
 // Log level, threads. Call first in a command.
 void set_up_run(const ConfigNode& effective);

@@ -5,7 +5,6 @@
 #include "config/explain.h"
 #include "core/error.h"
 #include "pipelines/generate_keys.h"
-#include "tools/completion.h"
 #include "weights/json.h"
 
 namespace strobe::tools {
@@ -41,11 +40,6 @@ int run_config_explain(const Invocation& invocation) {
 
 int run_config_schema(const Invocation&) {
   print(weights::to_json(config::json_schema(pipelines::generate_keys(), "strobe generate")) + "\n");
-  return 0;
-}
-
-int run_completion(const Invocation& invocation) {
-  print(completion_script(invocation.positional("SHELL")));
   return 0;
 }
 

@@ -8,6 +8,5 @@ namespace strobe::tools {
 int run_config_show(const Invocation& invocation);
 int run_config_explain(const Invocation& invocation);
 int run_config_schema(const Invocation& invocation);
-int run_completion(const Invocation& invocation);
 
 }  // namespace strobe::tools

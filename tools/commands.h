@@ -1,7 +1,7 @@
 // What every command takes: declared once, read by the parser, the help, the completion and the documentation's test.
 //
-// Contract  Free of LibTorch: `strobe` itself answers --help, mistakes, `config` and `completion` from here without
-//           loading it, and leaves the rest to `strobe-engine`, which parses the same words with the same tables.
+// Contract  Free of LibTorch: `strobe` itself answers --help, mistakes and `config` from here without loading it, and
+//           leaves the rest to `strobe-engine`, which parses the same words with the same tables.
 #pragma once
 
 #include <string>

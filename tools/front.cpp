@@ -1,4 +1,4 @@
-// strobe: answers what needs no tensors (help, mistakes, config, completion) within milliseconds, and becomes
+// strobe: answers what needs no tensors (help, mistakes, config) within milliseconds, and becomes
 // strobe-engine for everything else. Loading LibTorch alone takes some 0.4 s.
 #include <unistd.h>
 
@@ -31,7 +31,6 @@ int run(int argc, char** argv) {
   if (name == "config show") return run_config_show(invocation);
   if (name == "config explain") return run_config_explain(invocation);
   if (name == "config schema") return run_config_schema(invocation);
-  if (name == "completion") return run_completion(invocation);
   return become_engine(argv);
 }
 

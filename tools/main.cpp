@@ -30,6 +30,7 @@ constexpr Runner kRunners[] = {{"generate", run_generate},
                                {"pattern run", run_pattern_run},
                                {"pattern show", run_pattern_show},
                                {"pattern list", run_pattern_list},
+                               {"completion", run_completion},
                                {"doctor", run_doctor}};
 
 int run(int argc, char** argv) {

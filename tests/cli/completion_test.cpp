@@ -30,7 +30,9 @@ struct Completion : test::Cli {
 
   // What bash offers, separated by spaces. `words` are what readline would have made of the line, quoted for the shell.
   std::string bash_offers(const std::string& words) const {
-    return run_shell({kBash, "--norc", "-c", R"(source <("$STROBE" completion bash)
+    static const std::string script = strobe({"completion", "bash"}).out;
+    folder.write("completion.bash", script);
+    return run_shell({kBash, "--norc", "-c", R"(source ./completion.bash
 set -- )" + words + R"(
 COMP_WORDS=("$@")
 COMP_CWORD=$(( $# - 1 ))
@@ -82,6 +84,19 @@ TEST_F(Completion, of_bash_offers_commands_flags_and_choices) {
   EXPECT_EQ(bash_offers("strobe generate --steps ''"), "");
 }
 
+TEST_F(Completion, of_bash_offers_methods_and_their_presets) {
+  if (!fs::exists(kBash)) GTEST_SKIP() << "no " << kBash;
+  EXPECT_THAT(bash_offers("strobe generate --attention ''"), AllOf(HasSubstr("dense radial radial:preset=wan_14b "),
+                                                                   HasSubstr("window"), HasSubstr("sparsed:preset=")));
+  EXPECT_EQ(bash_offers("strobe plan --attention win"), "window");
+  // bash cuts the word at ':' and '=' and replaces the last piece alone.
+  EXPECT_EQ(bash_offers("strobe generate --attention window --attention radial : preset = wan22"), "wan22_a14b");
+  EXPECT_EQ(bash_offers("strobe generate --attention = radial : preset = wan22"), "wan22_a14b");
+  EXPECT_EQ(bash_offers("strobe bench attention --attention radial : preset=moch"),
+            "preset=mochi_1 preset=mochi_1_long");
+  EXPECT_EQ(bash_offers("strobe pattern list ada"), "adaspa");
+}
+
 TEST_F(Completion, of_bash_offers_files_where_a_path_is_due) {
   if (!fs::exists(kBash)) GTEST_SKIP() << "no " << kBash;
   folder.write("style one.safetensors", "");
@@ -109,6 +124,9 @@ TEST_F(Completion, of_zsh_completes_commands_flags_and_choices) {
       {"strobe models make-random --ze", "strobe models make-random --zeros "},
       {"strobe generate --scheduler eu", "strobe generate --scheduler euler "},
       {"strobe generate --scheduler=eu", "strobe generate --scheduler=euler "},
+      {"strobe generate --attention win", "strobe generate --attention window "},
+      {"strobe generate --attention=radial:preset=wan22_", "strobe generate --attention=radial:preset=wan22_a14b "},
+      {"strobe pattern list ada", "strobe pattern list adaspa "},
       {"strobe generate -p x --dry", "strobe generate -p x --dry-run "},
       {"strobe generate -f pro", "strobe generate -f prompts.txt "}};
   std::vector<std::string> lines;

@@ -1,11 +1,14 @@
-#include "tools/completion.h"
-
+// strobe completion: a script for a shell, from the tables of commands and methods.
 #include <fmt/ranges.h>
 
-#include <algorithm>
+#include <cstdio>
 
+#include "core/torch.h"
+// After the precompiled header.
+#include "attention/pattern.h"
 #include "core/error.h"
 #include "core/nearest.h"
+#include "tools/app.h"
 #include "tools/commands.h"
 
 namespace strobe::tools {
@@ -36,6 +39,28 @@ std::vector<std::string> commands_below(const std::string& group) {
   return names;
 }
 
+// Methods, and each with its presets: "radial radial:preset=wan_14b ...".
+std::vector<std::string> attention_words() {
+  std::vector<std::string> words;
+  for (const attention::PatternInfo& info : attention::pattern_infos()) {
+    words.push_back(info.name);
+    for (const attention::PatternPreset& preset : info.presets) words.push_back(info.name + ":preset=" + preset.name);
+  }
+  return words;
+}
+
+// What a flag takes, as far as there is a list of it.
+std::vector<std::string> values_of(const KeySpec& key) {
+  return key.takes_method_map ? attention_words() : key.choices;
+}
+
+// What may stand behind a command, but for files.
+std::vector<std::string> words_behind(const CommandSpec& spec) {
+  if (spec.name == "completion") return {"bash", "zsh"};
+  if (spec.name == "pattern list") return attention::pattern_names();
+  return commands_below(spec.name);
+}
+
 // case branches "generate --scheduler) words" for flags with choices, and one list of the flags that take no path.
 std::string bash_values(const CommandSpec& spec) {
   std::string text;
@@ -43,8 +68,8 @@ std::string bash_values(const CommandSpec& spec) {
     if (key.flags.empty() || key.type == KeyType::kBoolean) continue;
     std::vector<std::string> patterns;
     for (const std::string& flag : config::flag_names(key)) patterns.push_back(fmt::format("'{} {}'", spec.name, flag));
-    if (!key.choices.empty()) {
-      text += fmt::format("    {}) words='{}'; kind=words ;;\n", fmt::join(patterns, "|"), fmt::join(key.choices, " "));
+    if (const auto values = values_of(key); !values.empty()) {
+      text += fmt::format("    {}) words='{}'; kind=words ;;\n", fmt::join(patterns, "|"), fmt::join(values, " "));
     } else {
       const bool is_path = key.type == KeyType::kPath || key.name == "lora";
       text += fmt::format("    {}) kind={} ;;\n", fmt::join(patterns, "|"), is_path ? "files" : "none");
@@ -60,22 +85,27 @@ std::string bash_script() {
   std::string values, flags;
   for (const CommandSpec& spec : commands()) {
     values += bash_values(spec);
-    std::vector<std::string> words = commands_below(spec.name);
-    if (spec.name == "completion") words = {"bash", "zsh"};
+    const std::vector<std::string> words = words_behind(spec);
     flags += fmt::format("    '{}') flags='{}'; words='{}' ;;\n", spec.name, fmt::join(flags_of(spec), " "),
                          fmt::join(words, " "));
   }
   return fmt::format(
       R"(# bash completion of strobe
 _strobe() {{
-  local current="${{COMP_WORDS[COMP_CWORD]}}" previous="" command="" kind="" words="" flags="" i
-  (( COMP_CWORD > 0 )) && previous="${{COMP_WORDS[COMP_CWORD - 1]}}"
-  # --flag=value comes in three words, of which the last may be yet to be begun.
-  if [[ "$current" == '=' ]]; then
-    current=""
-  elif [[ "$previous" == '=' ]] && (( COMP_CWORD > 1 )); then
-    previous="${{COMP_WORDS[COMP_CWORD - 2]}}"
+  local current="${{COMP_WORDS[COMP_CWORD]}}" previous="" value command="" kind="" words="" flags="" i
+  # bash cuts --flag=value and method:key=value at '=' and ':'; the last piece may be yet to be begun.
+  value="$current"
+  for (( i = COMP_CWORD; i > 1; )); do
+    [[ "${{COMP_WORDS[i]}}" == [:=] || "${{COMP_WORDS[i - 1]}}" == [:=] ]] || break
+    (( --i ))
+    value="${{COMP_WORDS[i]}}$value"
+  done
+  (( i > 0 )) && previous="${{COMP_WORDS[i - 1]}}"
+  if [[ "$value" == --*=* ]]; then
+    previous="${{value%%=*}}"
+    value="${{value#*=}}"
   fi
+  [[ "$current" == [:=] ]] && current=""
   for (( i = 1; i < COMP_CWORD; ++i )); do
     [[ "${{COMP_WORDS[i]}}" == -* ]] && break
     case "${{command:+$command }}${{COMP_WORDS[i]}}" in
@@ -86,7 +116,10 @@ _strobe() {{
   case "$command $previous" in
 {values}  esac
   case "$kind" in
-    words) COMPREPLY=( $(compgen -W "$words" -- "$current") ); return ;;
+    words)
+      COMPREPLY=( $(compgen -W "$words" -- "$value") )
+      COMPREPLY=( "${{COMPREPLY[@]#"${{value%"$current"}}"}}" )
+      return ;;
     files) compopt -o filenames; COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     none) COMPREPLY=(); return ;;
   esac
@@ -129,7 +162,9 @@ std::string zsh_text(const std::string& text) {
 }
 
 std::string zsh_action(const KeySpec& key) {
-  if (!key.choices.empty()) return fmt::format(":{}:({})", key.name, fmt::join(key.choices, " "));
+  if (const auto values = values_of(key); !values.empty()) {
+    return fmt::format(":{}:({})", key.name, zsh_text(fmt::format("{}", fmt::join(values, " "))));
+  }
   const bool is_path = key.type == KeyType::kPath || key.name == "lora";
   return fmt::format(":{}:{}", key.name, is_path ? "_files" : " ");
 }
@@ -151,8 +186,7 @@ std::string zsh_options(const CommandSpec& spec) {
 }
 
 std::string zsh_branch(const CommandSpec& spec) {
-  std::vector<std::string> below = commands_below(spec.name);
-  if (spec.name == "completion") below = {"bash", "zsh"};
+  const std::vector<std::string> below = words_behind(spec);
   const std::string rest =
       below.empty() ? "'*:file:_files'" : fmt::format("'1:word:({})' '*:file:_files'", fmt::join(below, " "));
   return fmt::format("    '{}')\n      _arguments -s \\\n{}        {} ;;\n", spec.name, zsh_options(spec), rest);
@@ -198,10 +232,11 @@ if [[ "$funcstack[1]" == _strobe ]]; then _strobe "$@"; else compdef _strobe str
 
 }  // namespace
 
-std::string completion_script(const std::string& shell) {
-  if (shell == "bash") return bash_script();
-  if (shell == "zsh") return zsh_script();
-  throw ConfigError(unknown_name_message("shell", shell, {"bash", "zsh"}));
+int run_completion(const Invocation& invocation) {
+  const std::string shell = invocation.positional("SHELL");
+  if (shell != "bash" && shell != "zsh") throw ConfigError(unknown_name_message("shell", shell, {"bash", "zsh"}));
+  std::fputs((shell == "bash" ? bash_script() : zsh_script()).c_str(), stdout);
+  return 0;
 }
 
 }  // namespace strobe::tools
