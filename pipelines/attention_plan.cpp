@@ -1,6 +1,8 @@
 #include "pipelines/attention_plan.h"
 
 #include <map>
+#include <set>
+#include <tuple>
 
 #include "core/torch.h"
 // After the precompiled header.
@@ -19,6 +21,9 @@ class Summary {
   Summary(const std::vector<AttentionRule>& rules, const AttentionSiteSpace& space) : rules_(rules), space_(space) {
     for (const AttentionRule& rule : rules) result_.rules.push_back({.method = rule.method, .options = rule.options});
     sums_.resize(rules.size());
+    const attention::RunRange run{
+        .steps = static_cast<int64_t>(space.sigmas.size()), .layers = space.layers, .heads = space.heads};
+    for (const AttentionRule& rule : rules) rule.check_range(run);
   }
 
   AttentionPlanSummary run() {
@@ -76,6 +81,7 @@ class Summary {
       }
       return 1;
     }
+    look_at(index, site, heads);
     const attention::PlanDependence depends = rule.pattern->dependence();
     double density = 1;
     if (!depends.on_tensors && !depends.on_state) {
@@ -88,6 +94,20 @@ class Summary {
     }
     sums.density += density * count;
     return density;
+  }
+
+  // Once for a rule what its method says of the run; at every site what it remembers.
+  void look_at(size_t index, const AttentionSite& site, int64_t heads) {
+    const AttentionRule& rule = rules_[index];
+    if (sums_[index].all == sums_[index].dense + static_cast<double>(heads)) {
+      if (std::string text = rule.check_block(site.grid.tokens()); !text.empty()) {
+        result_.warnings.push_back(std::move(text));
+      }
+      if (std::string text = rule.pattern->check_run(site); !text.empty()) result_.warnings.push_back(std::move(text));
+    }
+    rule.check_states(site, heads, space_.cache_bytes);
+    if (!states_.insert({index, site.stage, site.layer}).second) return;
+    result_.state_bytes += rule.pattern->state_bytes(site.grid, heads) * (rule.shares_branches ? 1 : space_.branches);
   }
 
   double planned_density(size_t index, int layer, const AttentionSite& site) {
@@ -104,6 +124,7 @@ class Summary {
     plan.plan_ms = timer.milliseconds();
     double density = 1;
     if (made.layout) {
+      attention::refuse_empty_rows(rules_[index].method, *made.layout);
       density = made.layout->density();
       plan.query_blocks = made.layout->query_blocks();
       plan.key_blocks = made.layout->key_blocks();
@@ -119,7 +140,11 @@ class Summary {
     plan.share = sites > 0 ? sums.all / sites : 0;
     plan.dense_share = sums.all > 0 ? sums.dense / sums.all : 0;
     if (sums.all > sums.dense) plan.density = sums.density / (sums.all - sums.dense);
-    if (plan.share <= 0) return;
+    if (plan.share <= 0) {
+      result_.warnings.push_back(
+          fmt::format("--attention {}: no step, layer and head of this run follows this rule", plan.method));
+      return;
+    }
     result_.is_known = result_.is_known && plan.is_known;
     result_.is_bound = result_.is_bound || plan.is_bound;
   }
@@ -128,10 +153,16 @@ class Summary {
   const AttentionSiteSpace& space_;
   std::vector<Sums> sums_;
   std::map<std::pair<size_t, int>, double> densities_;
+  std::set<std::tuple<size_t, int, int>> states_;  // rule, expert, layer
   AttentionPlanSummary result_;
 };
 
 }  // namespace
+
+bool AttentionPlanSummary::is_sparse() const {
+  return std::any_of(rules.begin(), rules.end(),
+                     [](const RulePlan& rule) { return rule.share > 0 && rule.dense_share < 1; });
+}
 
 AttentionPlanSummary plan_attention(const std::vector<AttentionRule>& rules, const AttentionSiteSpace& space) {
   return Summary(rules, space).run();

@@ -2,12 +2,15 @@
 //
 // Contract  Layouts of methods that read no tensors are planned and counted; for the others the options' own density
 //           counts, as a bound where the content may keep less, and as 1 with `is_known` off where they say nothing.
+// Errors    ConfigError for rules that name steps, layers or heads beyond the run's and for options that its sizes
+//           cannot take; UnsupportedError where what methods remember outgrows the bound.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "attention/engine.h"
 #include "attention/schedule.h"
 #include "core/token_grid.h"
 
@@ -18,6 +21,8 @@ struct AttentionSiteSpace {
   int64_t layers = 0, heads = 0;
   std::vector<double> sigmas;  // of each step
   std::vector<int> stages;     // expert of each step
+  int64_t branches = 1;        // of guidance
+  int64_t cache_bytes = attention::kDefaultCacheBytes;
 };
 
 struct RulePlan {
@@ -37,6 +42,10 @@ struct AttentionPlanSummary {
   double density = 1;  // mean over steps, layers and heads
   bool is_known = true, is_bound = false;
   std::vector<RulePlan> rules;  // those of the request, in order; what none matches is dense
+  int64_t state_bytes = 0;      // that the methods remember at most, all layers, experts and branches
+  std::vector<std::string> warnings;
+
+  bool is_sparse() const;
 };
 
 AttentionPlanSummary plan_attention(const std::vector<attention::AttentionRule>& rules,

@@ -2,7 +2,6 @@
 
 #include <fstream>
 #include <set>
-#include <tuple>
 
 #include "core/torch.h"
 // After the precompiled header.
@@ -24,7 +23,8 @@ MemoryPlan peak_of(const Plan& plan, Offload offload, bool has_more_clips) {
   if (offload == Offload::kLayers) dit = dit * kStreamedBlocks / std::max<int64_t>(plan.work.forward.layers, 1);
   const std::pair<const char*, int64_t> stages[] = {
       {"text", plan.text.total_bytes()},
-      {"denoise", dit + plan.denoise.activation_bytes + (keeps ? plan.decode.weight_bytes : 0)},
+      {"denoise",
+       dit + plan.denoise.activation_bytes + plan.denoise.state_bytes + (keeps ? plan.decode.weight_bytes : 0)},
       {"decode", plan.decode.total_bytes() + (keeps ? dit : 0)}};
   MemoryPlan peak{.offload = offload};
   for (const auto& [stage, bytes] : stages) {
@@ -72,11 +72,9 @@ MemoryPlan plan_memory(const models::ModelArchitecture& model, const std::vector
   if (asked) choices = {*asked};
   std::vector<MemoryPlan> peaks(choices.size());
   // Thousands of prompts of one size are one plan: it depends on nothing else of a clip.
-  std::set<std::tuple<std::vector<int64_t>, double, double, std::vector<std::string>>> seen;
+  std::set<PlanKey> seen;
   for (const Job* job : jobs) {
-    const bool is_new =
-        seen.emplace(job->latent_shape, job->guidance_scale, job->guidance_scale_2, job->request.attention).second;
-    if (!is_new) continue;
+    if (!seen.insert(plan_key(*job)).second) continue;
     const Plan plan =
         make_plan(model, job->request, {.device = device}, {.linear = 1, .attention = 1, .convolution = 1});
     for (size_t i = 0; i < choices.size(); ++i) {

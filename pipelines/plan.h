@@ -3,10 +3,13 @@
 // Units    FLOPs with a multiply-add as 2, of matrix products, attention and convolutions of the whole run; bytes;
 //          seconds. Memory and time are estimates (models/model_work.h, calibration.h); a machine that does more than
 //          products needs longer.
-// Errors   ConfigError as for the same request to generate.
+// Errors   ConfigError and UnsupportedError as for the same request to generate: what sizes alone tell of its attention
+//          (attention_plan.h), and a forced kernel that cannot run.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include "models/model_folder.h"
@@ -27,7 +30,8 @@ struct PlanFlops {
 struct StageMemory {
   int64_t weight_bytes = 0;  // in the run's dtype; where it is the stored one, these are pages of the file
   int64_t activation_bytes = 0;
-  int64_t total_bytes() const { return weight_bytes + activation_bytes; }
+  int64_t state_bytes = 0;  // what attention methods remember between steps, at most
+  int64_t total_bytes() const { return weight_bytes + activation_bytes + state_bytes; }
 };
 
 struct PlanSeconds {
@@ -60,6 +64,10 @@ struct PlanOptions {
   Device device;
   int64_t text_tokens = 0;  // of a prompt, end token included; 0: as many as the model takes
 };
+
+// Whether its attention can run; clips with one key have one answer, and one plan but for texts.
+using PlanKey = std::tuple<std::vector<int64_t>, std::vector<double>, int, std::vector<std::string>, int64_t>;
+PlanKey plan_key(const Job& job);
 
 Plan make_plan(const models::ModelArchitecture& model, const Request& request, const PlanOptions& options,
                const Rates& rates);

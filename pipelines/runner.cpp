@@ -2,6 +2,8 @@
 
 #include <sys/statvfs.h>
 
+#include <set>
+
 #include "core/torch.h"
 // After the precompiled header.
 #include "core/error.h"
@@ -9,6 +11,7 @@
 #include "core/log.h"
 #include "core/output_file.h"
 #include "pipelines/output_names.h"
+#include "pipelines/plan.h"
 
 namespace strobe::pipelines {
 namespace {
@@ -99,6 +102,30 @@ std::string error_class(const std::exception& error) {
   if (dynamic_cast<const IoError*>(&error)) return "io";
   return "failed";
 }
+
+// What sizes alone tell of a clip's attention, before any weight is read: once for clips with one plan.
+class AttentionCheck {
+ public:
+  AttentionCheck(const models::ModelFolder& folder, const Device& device) : folder_(folder), device_(device) {}
+
+  void check(const Job& job) {
+    if (attention_rules(job.request).empty() && job.request.attention_backend == "auto") return;
+    const PlanKey key = plan_key(job);
+    if (checked_.contains(key)) return;
+    const Plan plan =
+        make_plan(folder_, job.request, {.device = device_}, {.linear = 1, .attention = 1, .convolution = 1});
+    for (const std::string& text : plan.attention.warnings) {
+      if (said_.insert(text).second) log_warning("{}", text);
+    }
+    checked_.insert(key);
+  }
+
+ private:
+  const models::ModelFolder& folder_;
+  const Device& device_;
+  std::set<PlanKey> checked_;
+  std::set<std::string> said_;
+};
 
 enum class Outcome { kMade, kSkipped };
 
@@ -205,6 +232,7 @@ std::vector<PreparedJob> prepare_jobs(std::vector<JobSpec> specs, const models::
                                       RunFacts& facts) {
   add_fingerprints(folder, facts);
   const bool is_list = specs.size() > 1;
+  AttentionCheck attention(folder, facts.device);
   std::vector<PreparedJob> jobs;
   for (JobSpec& spec : specs) {
     PreparedJob job{.spec = std::move(spec)};
@@ -212,6 +240,7 @@ std::vector<PreparedJob> prepare_jobs(std::vector<JobSpec> specs, const models::
     if (job.error.empty()) {
       try {
         job.job = resolve_clip(job.spec.request, folder.info());
+        attention.check(job.job);
         add_fingerprints(job.job, facts);
         job.request_hash = request_hash(job.job, facts);
       } catch (const Error& error) {

@@ -26,8 +26,8 @@ struct PreparedJob {
   std::string error;  // why it cannot be made
 };
 
-// Decides every clip; fills `facts` with the fingerprints that their hashes need. ConfigError for the first that cannot
-// be, unless `keeps_going`.
+// Decides every clip; fills `facts` with the fingerprints that their hashes need. The error of the first that cannot be,
+// unless `keeps_going`; what its attention cannot do is among them, and what it warns of is said once.
 std::vector<PreparedJob> prepare_jobs(std::vector<JobSpec> specs, const models::ModelFolder& folder, bool keeps_going,
                                       RunFacts& facts);
 

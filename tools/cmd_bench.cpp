@@ -144,6 +144,10 @@ class Bench {
       for (const double density : numbers(effective_.at("density"), 1e-6, 1, "densities in (0, 1] such as 0.05,0.1")) {
         if (density == 1) continue;  // the dense row
         const auto size = static_cast<int64_t>(block);
+        if (size > shape_.tokens) {
+          throw ConfigError(
+              fmt::format("--block-size {}: larger than the {} tokens: nothing can be dropped", size, shape_.tokens));
+        }
         LayoutPtr layout = random_layout(shape_, size, density, variants_.size());
         variants_.push_back({.name = "random blocks", .block_size = size, .density_asked = density, .layout = layout});
         variants_.back().density = layout->density();
@@ -159,6 +163,11 @@ class Bench {
   void add_method(const std::string& text) {
     attention::AttentionRule rule = attention::make_rule(ConfigNode::string(text));
     if (rule.is_dense()) return;
+    if (!rule.steps.is_all() || !rule.layers.is_all() || !rule.heads.is_all() || rule.sigma_max) {
+      throw ConfigError(fmt::format(
+          "--attention {}: steps=, layers=, heads= and sigma_max= have no place here: every call is measured", text));
+    }
+    if (const std::string said = rule.check_block(shape_.tokens); !said.empty()) log_warning("{}", said);
     Variant variant{.name = text, .is_density_asked = false};
     attention::EngineOptions options{.rules = {}, .backend = effective_.get_string("attention_backend", "auto")};
     options.rules.push_back(std::move(rule));
@@ -203,18 +212,12 @@ class Bench {
     }
     const attention::AttentionProblem problem{.q = q, .k = k, .v = v, .scale = scale, .layout = variant.layout.get()};
     std::string reasons;
-    for (const auto& backend : backends_) {
-      if (const std::string refusal = backend->refusal(problem); !refusal.empty()) {
-        reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", backend->name(), refusal);
-        continue;
-      }
-      variant.kernel = backend->name();
-      attention::AttentionOutput output;
-      const Timer timer;
-      backend->run(problem, output);
-      return timer.milliseconds();
-    }
-    throw UnsupportedError("no attention backend can do this: " + reasons);
+    const attention::AttentionBackend& backend = attention::choose_backend(backends_, problem, reasons);
+    variant.kernel = backend.name();
+    attention::AttentionOutput output;
+    const Timer timer;
+    backend.run(problem, output);
+    return timer.milliseconds();
   }
 
   void measure(Variant& variant, int round) {

@@ -74,10 +74,18 @@ void set_step(const QkvCall& call, AttentionSite& site) {
   }
 }
 
+// With a step the rule holds where it says; it may name no other layers and steps than there are. Blocks larger than the
+// sequence are none.
+void check_place(const AttentionRule& rule, const AttentionSite& site) {
+  if (!site.plans_always) rule.check_range({.steps = site.steps, .layers = site.layers, .heads = 0});
+  if (const std::string text = rule.check_block(site.grid.tokens()); !text.empty()) log_warning("{}", text);
+}
+
 std::vector<CallRecord> run_calls(const ConfigNode& effective, const weights::TensorSource& source,
                                   const AttentionRule& rule) {
   const auto calls = read_qkv(source, effective, /*needs_values=*/true);
   AttentionSite site = pattern_site(effective, calls[0].q.size(2));
+  check_place(rule, site);
   const pipelines::Device device = device_of(effective);
   attention::AttentionEngine engine({.rules = {rule},
                                      .backend = effective.get_string("attention_backend", "auto"),
@@ -136,6 +144,7 @@ std::vector<CallRecord> plan_calls(const ConfigNode& effective, const weights::T
   if (source) {
     const auto calls = read_qkv(*source, effective, /*needs_values=*/false);
     AttentionSite site = pattern_site(effective, calls[0].q.size(2));
+    check_place(rule, site);
     std::vector<attention::PatternState> states(static_cast<size_t>(calls[0].q.size(0)));
     for (size_t item = 0; item < states.size(); ++item) {
       give_offsets(*source, static_cast<int64_t>(item), states[item]);
@@ -153,9 +162,11 @@ std::vector<CallRecord> plan_calls(const ConfigNode& effective, const weights::T
     if (depends.on_tensors || depends.on_state) {
       throw ConfigError(fmt::format("--attention {}: this method reads q and k; give --qkv", rule.method));
     }
+    const AttentionSite site = pattern_site(effective, 0);
+    check_place(rule, site);
     attention::PatternState state;
     records.emplace_back();
-    plan_item(rule, pattern_site(effective, 0), {}, {}, state, records[0]);
+    plan_item(rule, site, {}, {}, state, records[0]);
   }
   const ConfigNode* heads = effective.find("heads");
   for (CallRecord& record : records) {

@@ -153,14 +153,15 @@ std::string text_memory(const Plan& plan) {
     text += fmt::format("  {:<14} {:>15} {:>9.2f}  {}\n", part.name, part.parameters, gigabytes(part.total_bytes()),
                         dtypes);
   }
-  text += "\nmemory, estimated     weights  activations     total (GB)\n";
+  text += "\nmemory, estimated     weights  activations  remembered     total (GB)\n";
   const std::pair<const char*, const StageMemory*> rows[] = {
       {"text", &plan.text}, {"denoise", &plan.denoise}, {"decode", &plan.decode}};
   for (const auto& [name, memory] : rows) {
-    text += fmt::format("  {:<16} {:>10.2f} {:>12.2f} {:>9.2f}\n", name, gigabytes(memory->weight_bytes),
-                        gigabytes(memory->activation_bytes), gigabytes(memory->total_bytes()));
+    text += fmt::format("  {:<16} {:>10.2f} {:>12.2f} {:>11.2f} {:>9.2f}\n", name, gigabytes(memory->weight_bytes),
+                        gigabytes(memory->activation_bytes), gigabytes(memory->state_bytes),
+                        gigabytes(memory->total_bytes()));
   }
-  return text + fmt::format("  {:<16} {:>33.2f}\n", "peak", gigabytes(plan.peak_bytes()));
+  return text + fmt::format("  {:<16} {:>45.2f}\n", "peak", gigabytes(plan.peak_bytes()));
 }
 
 std::string text_time(const Plan& plan, const pipelines::Device& device) {
@@ -250,7 +251,8 @@ ConfigNode json_memory(const Plan& plan) {
       {"text", &plan.text}, {"denoise", &plan.denoise}, {"decode", &plan.decode}};
   for (const auto& [name, stage] : rows) {
     memory.set(name, ConfigNode::map({{"weight_bytes", integer(stage->weight_bytes)},
-                                      {"activation_bytes", integer(stage->activation_bytes)}}));
+                                      {"activation_bytes", integer(stage->activation_bytes)},
+                                      {"pattern_state_bytes", integer(stage->state_bytes)}}));
   }
   memory.set("peak_bytes", integer(plan.peak_bytes()));
   return memory;
@@ -306,6 +308,7 @@ int run_plan(const Invocation& invocation) {
       pipelines::make_plan(*model, request, {.device = device, .text_tokens = effective.get_integer("text_tokens", 0)},
                            pipelines::measure_rates(device));
   for (const std::string& text : plan.job.adjustments) log_warning("{}", text);
+  for (const std::string& text : plan.attention.warnings) log_warning("{}", text);
   std::string text;
   if (file != "-") text = text_clip(plan) + text_flops(plan) + text_memory(plan) + text_time(plan, device);
   if (!file.empty()) {

@@ -10,8 +10,6 @@
 namespace strobe::attention {
 namespace {
 
-constexpr int64_t kGuidanceBranches = 2;  // that keep states of their own
-
 const char* kind_name(AttentionKind kind) {
   return kind == AttentionKind::kCross ? "cross" : kind == AttentionKind::kSelf ? "self" : "joint";
 }
@@ -48,14 +46,6 @@ PatternOrders without_identity(PatternOrders orders) {
 
 std::string grid_text(const TokenGrid& g) {
   return fmt::format("{}x{}x{}{}{}", g.frames, g.rows, g.cols, g.is_text_first ? "<" : ">", g.text_tokens);
-}
-
-void refuse_empty_rows(const std::string& method, const BlockLayout& layout) {
-  try {
-    layout.validate();
-  } catch (const ShapeError& error) {
-    throw ConfigError(fmt::format("{}: {}; such an output would be 0, so the layout is refused", method, error.what()));
-  }
 }
 
 }  // namespace
@@ -190,18 +180,8 @@ void AttentionEngine::run_group(const AttentionSite& site, const AttentionInput&
 PatternState& AttentionEngine::state_of(Call& call) {
   if (call.state) return *call.state;
   const std::string key = state_key(call.site, call.rule_index);
-  const auto found = states_.find(key);
-  if (found == states_.end()) {
-    const int64_t one = call.rule.pattern->state_bytes(call.site.grid, static_cast<int64_t>(call.heads.size()));
-    const int64_t branches = call.rule.shares_branches ? 1 : kGuidanceBranches;
-    const int64_t all = one * std::max(1, call.site.layers) * branches;
-    if (all > options_.cache_bytes) {
-      throw UnsupportedError(
-          fmt::format("{}: what it remembers between steps takes {:.1f} MiB ({} layers, {} branches), "
-                      "--pattern-cache-mib allows {}; a larger block size needs less",
-                      call.rule.method, static_cast<double>(all) / (1 << 20), call.site.layers, branches,
-                      options_.cache_bytes >> 20));
-    }
+  if (!states_.contains(key)) {
+    call.rule.check_states(call.site, static_cast<int64_t>(call.heads.size()), options_.cache_bytes);
   }
   call.state = &states_[key];
   return *call.state;

@@ -17,6 +17,14 @@ int64_t PatternState::bytes() const {
   return bytes;
 }
 
+void refuse_empty_rows(const std::string& method, const BlockLayout& layout) {
+  try {
+    layout.validate();
+  } catch (const ShapeError& error) {
+    throw ConfigError(fmt::format("{}: {}; such an output would be 0, so the layout is refused", method, error.what()));
+  }
+}
+
 at::Tensor key_for_each_head(const at::Tensor& k, int64_t query_heads) {
   return k.size(1) == query_heads ? k : k.repeat_interleave(query_heads / k.size(1), 1);
 }

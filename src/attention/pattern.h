@@ -69,6 +69,9 @@ struct PatternCall {
   PatternOrders orders = {};  // at place p stands token raster()[p] of q or k; null: token p
 };
 
+// ConfigError naming head and row of an empty row, whose output would be 0.
+void refuse_empty_rows(const std::string& method, const BlockLayout& layout);
+
 // [B, Hk, N, D] with every key head repeated for the query heads that read it; as it is where there are as many.
 at::Tensor key_for_each_head(const at::Tensor& k, int64_t query_heads);
 
@@ -108,6 +111,12 @@ class AttentionPattern {
   // Density that the options ask for at a site, before any tensor is seen; nothing where the content decides.
   virtual std::optional<NominalDensity> nominal_density(const AttentionSite& site, int64_t heads) const {
     (void)site, (void)heads;
+    return {};
+  }
+  // Looks at a run before any tensor is seen, at the first of its sites that is not dense: ConfigError for options that
+  // its grid or steps cannot take. What a user should know of the others; empty: nothing.
+  virtual std::string check_run(const AttentionSite& site) const {
+    (void)site;
     return {};
   }
   // Bytes of the state of one layer and branch, at most.

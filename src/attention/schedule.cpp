@@ -11,6 +11,7 @@ namespace strobe::attention {
 namespace {
 
 constexpr double kMaxIndex = 1e6;
+constexpr int64_t kGuidanceBranches = 2;  // that keep states of their own
 
 ConfigNode with_preset(const PatternInfo& info, const ConfigNode& options) {
   const ConfigNode* named = options.find("preset");
@@ -52,6 +53,20 @@ void read_common(OptionReader& reader, const PatternInfo& info, AttentionRule& r
       reader.integer("min_tokens", 0, {.min = 0, .max = 1e9}, "with fewer tokens the method attends densely");
 }
 
+// The sizes in force, as the reader knows them once the method has read its options.
+void read_blocks(const OptionReader& reader, AttentionRule& rule) {
+  const ConfigNode in_force = parse_option_text(reader.effective(), rule.method);
+  for (const OptionDescription& option : reader.descriptions()) {
+    if (option.name != "block_size" && option.name != "query_block") continue;
+    const ConfigNode* text = in_force.find(option.name);
+    if (text == nullptr) continue;
+    const int64_t tokens = std::stoll(text->as_string());
+    if (tokens <= rule.block_tokens) continue;
+    rule.block_tokens = tokens;
+    rule.is_default_block = text->as_string() == option.fallback;
+  }
+}
+
 AttentionRule build_rule(const std::string& method, const ConfigNode& options) {
   const PatternInfo& info = pattern_info(method);
   OptionReader reader(method, with_preset(info, options));
@@ -61,6 +76,7 @@ AttentionRule build_rule(const std::string& method, const ConfigNode& options) {
   rule.pattern = info.make(reader);
   reader.finish();
   rule.options = reader.effective();
+  read_blocks(reader, rule);
   return rule;
 }
 
@@ -105,6 +121,36 @@ std::string AttentionRule::dense_reason(const AttentionSite& site) const {
   if (site.layer < dense_layers) return fmt::format("first {} layers dense", dense_layers);
   if (site.grid.tokens() < min_tokens) return fmt::format("fewer than {} tokens", min_tokens);
   return {};
+}
+
+void AttentionRule::check_range(const RunRange& run) const {
+  const auto check = [this](const char* name, const IndexSet& set, int64_t count) {
+    if (set.last() < count) return;
+    throw ConfigError(
+        fmt::format("--attention {}: {}={}: this run has the {} 0 to {}", method, name, set.text(), name, count - 1));
+  };
+  check("steps", steps, run.steps);
+  check("layers", layers, run.layers);
+  check("heads", heads, run.heads);
+}
+
+std::string AttentionRule::check_block(int64_t tokens) const {
+  if (block_tokens <= tokens) return {};
+  const std::string text =
+      fmt::format("--attention {}: a block of {} is larger than the sequence of {} tokens: nothing can be dropped",
+                  method, block_tokens, tokens);
+  if (!is_default_block) throw ConfigError(text);
+  return text;
+}
+
+void AttentionRule::check_states(const AttentionSite& site, int64_t count, int64_t bound_bytes) const {
+  const int64_t branches = shares_branches ? 1 : kGuidanceBranches;
+  const int64_t all = pattern->state_bytes(site.grid, count) * std::max(1, site.layers) * branches;
+  if (all <= bound_bytes) return;
+  throw UnsupportedError(
+      fmt::format("{}: what it remembers between steps takes {:.1f} MiB ({} layers, {} branches), "
+                  "--pattern-cache-mib allows {}; a larger block size needs less",
+                  method, static_cast<double>(all) / (1 << 20), site.layers, branches, bound_bytes >> 20));
 }
 
 std::unique_ptr<AttentionPattern> make_pattern(const std::string& name, const ConfigNode& options) {

@@ -4,7 +4,8 @@
 //           dense. `steps`, `layers`, `heads` and `sigma_max` say where a rule matches; `dense_steps`, `dense_layers`,
 //           `dense_last_steps` and `min_tokens` say where the rule that won attends densely. The first two default to
 //           the method's paper.
-// Errors    ConfigError for unknown methods, options and presets, with the nearest name.
+// Errors    ConfigError for unknown methods, options and presets, with the nearest name, and for rules that name what a
+//           run has not.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,11 @@
 
 namespace strobe::attention {
 
+// What a run has for rules to name.
+struct RunRange {
+  int64_t steps = 0, layers = 0, heads = 0;
+};
+
 struct AttentionRule {
   std::string method;
   std::string options;  // all in force, as text: "block_size=64,decay_factor=1,..."
@@ -30,6 +36,8 @@ struct AttentionRule {
   int64_t dense_layers = 0;
   int64_t refresh_every_steps = 0;  // 0: as the method says
   bool shares_branches = false;
+  int64_t block_tokens = 0;      // the larger of query and key block; 0: the method has none of one size
+  bool is_default_block = true;  // it is the method's own, given or not
   int64_t min_tokens = 0;
 
   bool is_dense() const { return method == "dense"; }
@@ -37,6 +45,13 @@ struct AttentionRule {
   bool matches(const AttentionSite& site, int64_t head) const;
   // Why the rule attends densely at a site that it matches, or empty.
   std::string dense_reason(const AttentionSite& site) const;
+  // ConfigError where `steps`, `layers` or `heads` names one that the run has not.
+  void check_range(const RunRange& run) const;
+  // A block that holds every token drops nothing: ConfigError where it was asked for, a warning where it is the method's
+  // own. Empty: there are several blocks.
+  std::string check_block(int64_t tokens) const;
+  // UnsupportedError where the states of all layers and branches, for so many heads, outgrow the bound.
+  void check_states(const AttentionSite& site, int64_t heads, int64_t bound_bytes) const;
 };
 
 // "radial:decay_factor=1,layers=0/2/4" or a map {method: radial, decay_factor: 1}, or {method, options: {...}}.

@@ -49,6 +49,39 @@ TEST(Schedule, refuses_what_it_does_not_know_with_the_nearest_name) {
   EXPECT_THAT([] { rule("dense:preset=x"); }, ThrowsMessage<ConfigError>(HasSubstr("preset")));
 }
 
+TEST(Schedule, refuses_rules_that_name_what_a_run_has_not) {
+  const RunRange run{.steps = 4, .layers = 2, .heads = 12};
+  EXPECT_NO_THROW(rule("window:steps=0-3,layers=0/1,heads=11").check_range(run));
+  EXPECT_NO_THROW(rule("window").check_range(run));
+  const auto refused = [&run](const std::string& text, const std::string& message) {
+    EXPECT_THAT([&] { rule(text).check_range(run); }, ThrowsMessage<ConfigError>(HasSubstr(message))) << text;
+  };
+  refused("window:layers=0/2", "--attention window: layers=0/2: this run has the layers 0 to 1");
+  refused("radial:heads=5-12", "--attention radial: heads=5-12: this run has the heads 0 to 11");
+  refused("dense:steps=40-49", "--attention dense: steps=40-49: this run has the steps 0 to 3");
+}
+
+TEST(Schedule, refuses_a_block_that_holds_every_token) {
+  EXPECT_THAT(rule("adaspa:block_size=64").check_block(64), ::testing::IsEmpty());
+  EXPECT_THAT([] { rule("adaspa:block_size=128").check_block(100); },
+              ThrowsMessage<ConfigError>(
+                  HasSubstr("--attention adaspa: a block of 128 is larger than the sequence of 100 tokens")));
+  EXPECT_THROW(rule("sparsed:block_size=8,query_block=256").check_block(100), ConfigError);
+  // The method's own size is no demand of the user.
+  EXPECT_THAT(rule("adaspa").check_block(10), HasSubstr("nothing can be dropped"));
+  EXPECT_THAT(rule("vmoba").check_block(1), ::testing::IsEmpty());
+}
+
+TEST(Schedule, refuses_states_above_the_bound) {
+  const AttentionSite site{.layers = 30, .grid = {.frames = 8, .rows = 16, .cols = 16}};
+  const AttentionRule own = rule("sparsed:block_size=64"), shared = rule("sparsed:block_size=64,share_branches=1");
+  const int64_t one = own.pattern->state_bytes(site.grid, /*heads=*/12);
+  ASSERT_GT(one, 0);
+  EXPECT_NO_THROW(own.check_states(site, 12, 60 * one));
+  EXPECT_THROW(own.check_states(site, 12, 60 * one - 1), UnsupportedError);
+  EXPECT_NO_THROW(shared.check_states(site, 12, 30 * one));
+}
+
 TEST(Schedule, takes_maps_and_lists) {
   ConfigNode map = ConfigNode::map({{"method", ConfigNode::string("dense")}, {"min_tokens", ConfigNode::integer(7)}});
   map.set("options", ConfigNode::map({{"layers", ConfigNode::list({ConfigNode::integer(1), ConfigNode::integer(3)})}}));

@@ -17,6 +17,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 constexpr const char* kWindow = "window:window=1/1/1,block_size=8,dense_steps=0";
 constexpr const char* kRadial = "radial:block_size=8,dense_layers=0,dense_steps=0";
@@ -32,6 +33,12 @@ struct AttentionRuns : test::CliAttention {
     for (const std::string& rule : rules) arguments.insert(arguments.end(), {"--attention", rule});
     arguments.insert(arguments.end(), more.begin(), more.end());
     return strobe(arguments, options);
+  }
+  // The same clip.
+  test::ProcessResult plan(const std::vector<std::string>& more) const {
+    std::vector<std::string> arguments = {"plan", "--num-frames", "17", "--size", "64x32", "--steps", "4"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return strobe(arguments);
   }
   at::Tensor latents(const std::string& name) const {
     return weights::open_safetensors(folder / (name + ".safetensors"))->read("latents");
@@ -268,6 +275,11 @@ TEST_F(AttentionRuns, are_refused_with_the_nearest_name_or_the_reason) {
       {"window:windo=1/1/1", "did you mean 'window'?"},
       {"radial:preset=wan_14c", "did you mean 'wan_14b'?"},
       {"window:block_size=0", "window: block_size: expected an integer in [1, 65536], found '0'"},
+      {"window:block_size=48,dense_steps=0", "a block of 48 is larger than the sequence of 40 tokens"},
+      {"window:layers=1-2", "--attention window: layers=1-2: this run has the layers 0 to 1"},
+      {"radial:heads=2", "--attention radial: heads=2: this run has the heads 0 to 1"},
+      {"dense:steps=4", "--attention dense: steps=4: this run has the steps 0 to 3"},
+      {"sparsed:block_size=8,groups=0/40", "sparsed: groups: token 40 is beyond the 40 tokens"},
       // One block of more than three frames: no frame fills a third of it, so the public mask keeps nothing.
       {"radial:mode=parity,block_size=40,dense_layers=0,dense_steps=0", "keeps no key block"}};
   for (const Case& c : usage) {
@@ -275,10 +287,25 @@ TEST_F(AttentionRuns, are_refused_with_the_nearest_name_or_the_reason) {
     EXPECT_EQ(result.exit_code, 2) << c.rule << result.err;
     EXPECT_THAT(result.err, HasSubstr(c.message));
     EXPECT_FALSE(fs::exists(folder / "x.mkv"));
+    const auto planned = plan({"--attention", c.rule});
+    EXPECT_EQ(planned.exit_code, 2) << c.rule << planned.err;
+    EXPECT_THAT(planned.err, HasSubstr(c.message));
   }
+  // Dense steps come first: the refusal does not wait for them.
+  const auto late = clip("x", {"radial:mode=parity,block_size=40,dense_layers=0,dense_steps=3"});
+  EXPECT_EQ(late.exit_code, 2);
+  EXPECT_THAT(late.err, AllOf(HasSubstr("keeps no key block"), Not(HasSubstr("denoise"))));
   const auto forced = clip("x", {kWindow}, {"--attention-backend", "torch_dense"});
   EXPECT_EQ(forced.exit_code, 3);
-  EXPECT_THAT(forced.err, HasSubstr("no attention backend can do this: torch_dense: dense attention only"));
+  EXPECT_THAT(forced.err, AllOf(HasSubstr("no attention backend can do this: torch_dense: dense attention only"),
+                                Not(HasSubstr("denoise"))));
+  EXPECT_EQ(plan({"--attention", kWindow, "--attention-backend", "torch_dense"}).exit_code, 3);
+  const auto masked = clip("x", {kWindow}, {"--attention-backend", "cpu"},
+                           {.environment = {{"STROBE_MACHINE", "no-avx2,no-avx512,no-bf16"}}});
+  EXPECT_EQ(masked.exit_code, 3);
+  for (const char* kernel : {"block_attention_bf16_avx512: ", "block_attention_fp32_avx512: ", "fp32_avx2: "}) {
+    EXPECT_THAT(masked.err, HasSubstr(kernel));
+  }
   const auto unknown = clip("x", {kWindow}, {"--attention-backend", "torch_dens"});
   EXPECT_EQ(unknown.exit_code, 2);
   EXPECT_THAT(unknown.err, HasSubstr("did you mean 'torch_dense'?"));
@@ -289,11 +316,48 @@ TEST_F(AttentionRuns, refuse_to_remember_more_than_the_cache_may_hold) {
     if (!knows(method)) continue;
     const auto result = clip(method, {sparse_rule(method)}, {"--pattern-cache-mib", "0"});
     EXPECT_EQ(result.exit_code, 3) << method;
-    EXPECT_THAT(result.err, HasSubstr("--pattern-cache-mib allows 0"));
+    EXPECT_THAT(result.err, AllOf(HasSubstr("--pattern-cache-mib allows 0"), Not(HasSubstr("denoise"))));
+    EXPECT_EQ(plan({"--attention", sparse_rule(method), "--pattern-cache-mib", "0"}).exit_code, 3) << method;
   }
   // A plan that is not kept is made anew.
   ASSERT_EQ(clip("window", {kWindow}, {"--pattern-cache-mib", "0"}).exit_code, 0);
   EXPECT_EQ(record("window").at("ran").at("pattern_cache").at("misses").as_integer(), 16);
+}
+
+TEST_F(AttentionRuns, warn_once_of_rules_that_do_less_than_they_say) {
+  folder.write("list.txt", "one\ntwo --seed 7\n");
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"sparsed:block_size=8", "sparsed: skip=0.2 of 4 steps is less than one step"},
+      {"window:block_size=8,sigma_max=0.0001", "no step, layer and head of this run follows this rule"},
+      {"adaspa", "a block of 64 is larger than the sequence of 40 tokens"}};
+  for (const auto& [rule, message] : cases) {
+    const auto planned = plan({"--attention", rule});
+    EXPECT_EQ(planned.exit_code, 0) << planned.err;
+    EXPECT_THAT(planned.err, HasSubstr(message));
+    const auto made = strobe({"generate", "-f", "list.txt", "--num-frames", "17", "--size", "64x32", "--steps", "4",
+                              "--attention", rule, "-o", "{index}.mp4", "--overwrite"});
+    EXPECT_EQ(made.exit_code, 0) << made.err;
+    const size_t first = made.err.find(message);
+    ASSERT_NE(first, std::string::npos) << made.err;
+    EXPECT_EQ(made.err.find(message, first + 1), std::string::npos) << made.err;
+  }
+  EXPECT_THAT(plan({"--attention", "sparsed:block_size=8,skip=0.5"}).err, IsEmpty());
+  EXPECT_THAT(plan({"--attention", "sparsed:block_size=8,dense_steps=2"}).err, IsEmpty());
+}
+
+TEST_F(AttentionRuns, are_planned_with_what_they_remember) {
+  const auto bytes = [&](const std::string& rule) {
+    const auto json = plan({"--json", "-", "--attention", rule});
+    EXPECT_EQ(json.exit_code, 0) << json.err;
+    const ConfigNode planned = weights::parse_json(json.out, "plan");
+    return planned.at("memory_estimate").at("denoise").at("pattern_state_bytes").as_integer();
+  };
+  // adaspa: 40 tokens x 2 heads of 4 bytes, 2 heads x 5 rows of a word, 12 offsets, a step; 2 layers, 2 branches.
+  EXPECT_EQ(bytes("adaspa:block_size=8,search_steps=1/3"), 4 * (320 + 80 + 48 + 8));
+  EXPECT_EQ(bytes("adaspa:block_size=8,search_steps=1/3,layers=1,share_branches=1"), 320 + 80 + 48 + 8);
+  EXPECT_EQ(bytes(kWindow), 0);
+  const auto text = plan({"--attention", "adaspa:block_size=8,search_steps=1/3"});
+  EXPECT_THAT(text.out, HasSubstr("remembered"));
 }
 
 TEST_F(AttentionRuns, are_planned_without_weights) {

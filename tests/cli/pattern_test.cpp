@@ -251,6 +251,20 @@ TEST_F(PatternCli, refuses_tensors_and_grids_that_do_not_fit) {
     EXPECT_EQ(result.exit_code, 2) << result.err;
     EXPECT_THAT(result.err, HasSubstr(message));
   }
+  const std::vector<std::pair<std::string, std::string>> rules = {
+      {"window:block_size=48", "a block of 48 is larger than the sequence of 40 tokens"},
+      {"sparsed:block_size=8,groups=0/40", "sparsed: groups: token 40 is beyond the 40 tokens"},
+      {"psa:block_size=12", "psa: block_size: expected a multiple of 8, found 12"},
+      {"adaspa:sparsity=1.5", "adaspa: sparsity: expected a number in [0, 1], found '1.5'"},
+      {"vmoba:block_size=8", "blocks are given by chunk_1d, chunk_2d and chunk_3d"}};
+  for (const auto& [rule, message] : rules) {
+    const auto result = run("in.safetensors", rule, grid);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(message));
+  }
+  const auto beyond = run("in.safetensors", "window:block_size=8,layers=7", {"--grid", "5,2,4", "--step", "20"});
+  EXPECT_EQ(beyond.exit_code, 2);
+  EXPECT_THAT(beyond.err, HasSubstr("layers=7: this run has the layers 0 to 0"));
   const auto forced = run("in.safetensors", kWindow, {"--grid", "5,2,4", "--attention-backend", "torch_dense"});
   EXPECT_EQ(forced.exit_code, 3);
   EXPECT_THAT(forced.err, HasSubstr("torch_dense: dense attention only"));
@@ -299,6 +313,14 @@ TEST_F(PatternCli, measures_attention_in_rows_with_keys_that_stay) {
                             "1", "--attention", "window:window=9/9/9"});
   EXPECT_THAT(full.out, HasSubstr("not as asked: every block kept"));
   EXPECT_EQ(strobe({"bench", "attention", "--tokens", "64", "--density", "2"}).exit_code, 2);
+  const std::vector<std::vector<std::string>> refused = {{"--block-size", "128", "--density", "0.5"},
+                                                         {"--attention", "window:block_size=128"},
+                                                         {"--attention", "window:block_size=8,layers=0"}};
+  for (const std::vector<std::string>& more : refused) {
+    std::vector<std::string> command = {"bench", "attention", "--tokens", "64", "--rounds", "1", "--grid", "4,4,4"};
+    command.insert(command.end(), more.begin(), more.end());
+    EXPECT_EQ(strobe(command).exit_code, 2) << more.back();
+  }
   EXPECT_EQ(strobe({"bench", "attention", "--tokens", "64", "--grid", "4,4,5", "--attention", kWindow}).exit_code, 2);
 }
 

@@ -62,6 +62,15 @@ class SparsedPattern final : public AttentionPattern {
   PlanDependence dependence() const override { return {.on_tensors = true, .on_state = true}; }
   AttentionPlan plan(const PatternCall& call) const override;
   LayoutPtr observe(const PatternCall& call, const at::Tensor& lse) const override;
+  std::string check_run(const AttentionSite& site) const override {
+    check_groups(site.grid.tokens());
+    const double skipped = options_.skip * static_cast<double>(site.steps);
+    if (options_.has_code_schedule || site.step > 0 || site.steps < 2 || skipped >= 1 - kProductSlack) return {};
+    return fmt::format(
+        "sparsed: skip={} of {} steps is less than one step: the blocks are chosen in the first, noisiest one; a skip "
+        "of {:.3g} makes two steps dense",
+        options_.skip, site.steps, std::min(1.0, 2.0 / site.steps));
+  }
   int64_t state_bytes(const TokenGrid& grid, int64_t heads) const override {
     return layout_bytes(grid.tokens(), heads, options_.query_block, options_.block_size) + 8;
   }
@@ -75,6 +84,7 @@ class SparsedPattern final : public AttentionPattern {
  private:
   int64_t dense_steps(int64_t steps) const;
   int64_t kept_of(int64_t blocks) const;
+  void check_groups(int64_t tokens) const;
   BlockSets block_sets(const PatternCall& call, const BlockOffsets& offsets) const;
   std::vector<at::Tensor> masses(const PatternCall& call, const ScoreInput& input, const at::Tensor& lse,
                                  const BlockOffsets& offsets, const BlockSets& sets) const;
@@ -96,6 +106,11 @@ int64_t SparsedPattern::kept_of(int64_t blocks) const {
   return std::min(blocks, share + 1);
 }
 
+void SparsedPattern::check_groups(int64_t tokens) const {
+  if (options_.groups.empty() || options_.groups.back() < tokens) return;
+  throw ConfigError(fmt::format("sparsed: groups: token {} is beyond the {} tokens", options_.groups.back(), tokens));
+}
+
 BlockSets SparsedPattern::block_sets(const PatternCall& call, const BlockOffsets& offsets) const {
   const auto blocks = static_cast<int64_t>(offsets.key.size()) - 1;
   BlockSets sets{.is_hidden = std::vector<bool>(static_cast<size_t>(blocks)),
@@ -111,10 +126,7 @@ BlockSets SparsedPattern::block_sets(const PatternCall& call, const BlockOffsets
   }
   std::vector<int64_t> tokens = options_.groups;
   if (tokens.empty()) tokens = {0};
-  if (tokens.back() >= offsets.key.back()) {
-    throw ConfigError(
-        fmt::format("sparsed: groups: token {} is beyond the {} tokens", tokens.back(), offsets.key.back()));
-  }
+  check_groups(offsets.key.back());
   // A block on a border belongs to the group before it, but a group that begins in the last block has that one.
   std::vector<int64_t> first;
   first.reserve(tokens.size() + 1);
