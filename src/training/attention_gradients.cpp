@@ -13,6 +13,8 @@ namespace {
 // LibTorch's products better than a shorter one.
 constexpr int64_t kTileKeys = 512;
 constexpr int64_t kTileScores = int64_t{1} << 16;
+// Up to 16 MiB of scores the calls into LibTorch, head by head, would cost more than the memory does.
+constexpr int64_t kSmallScores = int64_t{1} << 22;
 
 bool is_run(const int32_t* tokens, int64_t count) {
   for (int64_t i = 1; i < count; ++i) {
@@ -70,39 +72,66 @@ void add_to_members(const at::Tensor& rows, const KeyRows& keys, int64_t first, 
   }
 }
 
-// [N, D] of any dtype and strides with columns behind it, as float32.
-at::Tensor with_columns(const at::Tensor& matrix, const std::vector<at::Tensor>& columns) {
-  const int64_t width = matrix.size(1);
-  at::Tensor all = at::ones({matrix.size(0), width + static_cast<int64_t>(columns.size())}, at::kFloat);
-  all.narrow(1, 0, width).copy_(matrix);
+// [B, H, N, D] of any dtype and strides with columns behind it, as float32; an undefined one is 1.
+at::Tensor with_columns(const at::Tensor& x, const std::vector<at::Tensor>& columns) {
+  const int64_t width = x.size(3);
+  at::Tensor all =
+      at::ones({x.size(0), x.size(1), x.size(2), width + static_cast<int64_t>(columns.size())}, at::kFloat);
+  all.narrow(3, 0, width).copy_(x);
   for (size_t i = 0; i < columns.size(); ++i) {
-    if (columns[i].defined()) all.select(1, width + static_cast<int64_t>(i)).copy_(columns[i]);
+    if (columns[i].defined()) all.select(3, width + static_cast<int64_t>(i)).copy_(columns[i]);
   }
   return all;
 }
 
-// One head after another. What is subtracted from scores and from dO v^T rides in columns of its own behind the head
-// width, so that a product of matrices gives log p and dp - sum(dO o) without another pass over the tile.
+// The operands of a call. What is subtracted from scores and from dO v^T rides in columns of its own behind the head
+// width, so that a product of matrices gives log p and dp - sum(dO o) without another pass over the scores.
+struct Operands {
+  at::Tensor q;         // [B, H, Nq, D + 2] scaled, with -lse and 1
+  at::Tensor grad_out;  // [B, H, Nq, D + 1] with -sum(dO o)
+  at::Tensor k;         // [B, Hk, Nk, D + 2] with 1 and the bias; 0 where it hides a key
+  at::Tensor v;         // [B, Hk, Nk, D + 1] with 1; likewise
+  double scale = 1;
+
+  Operands(const AttentionRecord& record, const at::Tensor& grad) {
+    const int64_t width = record.q.size(3);
+    scale = 1.0 / std::sqrt(static_cast<double>(width));
+    // A query that sees no key has an output of 0, and weights of 0 below.
+    q = with_columns(record.q, {record.lse.neg().masked_fill_(record.lse == -INFINITY, 0), {}});
+    q.narrow(3, 0, width).mul_(scale);
+    grad_out = with_columns(grad, {(grad.to(at::kFloat) * record.out).sum(-1).neg_()});
+    const at::Tensor& bias = record.key_bias;
+    k = with_columns(record.k, {{}, bias.defined() ? bias.unsqueeze(1) : at::zeros({1}, at::kFloat)});
+    v = with_columns(record.v, {{}});
+    if (!bias.defined()) return;
+    const at::Tensor is_hidden = (bias == -INFINITY).unsqueeze(1).unsqueeze(3);
+    k.narrow(3, 0, width).masked_fill_(is_hidden, 0);
+    v.narrow(3, 0, width).masked_fill_(is_hidden, 0);
+  }
+};
+
+at::Tensor of_head(const at::Tensor& x, int64_t batch_row, int64_t head) {
+  return x.select(0, batch_row).select(0, head);
+}
+
+// One head after another, a thread.
 class HeadGradients {
  public:
-  explicit HeadGradients(int64_t width) : width_(width) {
-    scores_ = at::empty({kTileScores}, at::kFloat);
-    slopes_ = at::empty_like(scores_);
-  }
+  HeadGradients(const Operands& operands, const AttentionGradients& all)
+      : operands_(operands),
+        all_(all),
+        width_(all.q.size(3)),
+        scores_(at::empty({kTileScores}, at::kFloat)),
+        slopes_(at::empty({kTileScores}, at::kFloat)) {}
 
-  void begin_keys(const at::Tensor& k, const at::Tensor& v, const at::Tensor& key_bias) {
-    k_ = with_columns(k, {at::Tensor(), key_bias.defined() ? key_bias : at::zeros({1}, at::kFloat)});
-    v_ = with_columns(v, {at::Tensor()});
-    grad_k_ = at::zeros({k.size(0), width_}, at::kFloat);
-    grad_v_ = at::zeros({k.size(0), width_}, at::kFloat);
-  }
-
-  void begin_queries(const at::Tensor& q, const at::Tensor& lse, const at::Tensor& grad_out, const at::Tensor& delta) {
-    scale_ = 1.0 / std::sqrt(static_cast<double>(width_));
-    q_ = with_columns(q, {lse.neg(), at::Tensor()});
-    q_.narrow(1, 0, width_).mul_(scale_);
-    grad_out_ = with_columns(grad_out, {delta.neg()});
-    grad_q_ = at::zeros({q.size(0), width_}, at::kFloat);
+  void choose(int64_t batch_row, int64_t head, int64_t key_head) {
+    q_ = of_head(operands_.q, batch_row, head);
+    grad_out_ = of_head(operands_.grad_out, batch_row, head);
+    grad_q_ = of_head(all_.q, batch_row, head);
+    k_ = of_head(operands_.k, batch_row, key_head);
+    v_ = of_head(operands_.v, batch_row, key_head);
+    grad_k_ = of_head(all_.k, batch_row, key_head);
+    grad_v_ = of_head(all_.v, batch_row, key_head);
   }
 
   void run(const GatherJob& job) {
@@ -110,10 +139,6 @@ class HeadGradients {
       run_keys(job, first, std::min(kTileKeys, job.keys.size() - first));
     }
   }
-
-  const at::Tensor& grad_q() const { return grad_q_; }
-  const at::Tensor& grad_k() const { return grad_k_; }
-  const at::Tensor& grad_v() const { return grad_v_; }
 
  private:
   struct KeyTile {
@@ -156,22 +181,21 @@ class HeadGradients {
     tile.grad_k.addmm_(slope.t(), q.narrow(1, 0, width_));
     const at::Tensor k = tile.k.narrow(1, 0, width_);
     if (is_run(queries, count)) {
-      grad_q_.narrow(0, queries[0], count).addmm_(slope, k, 1, scale_);
+      grad_q_.narrow(0, queries[0], count).addmm_(slope, k, 1, operands_.scale);
       return;
     }
     const at::Tensor rows = at::mm(slope, k);
     for (int64_t i = 0; i < count; ++i) {
-      add_scaled(rows.data_ptr<float>() + i * width_, static_cast<float>(scale_), width_,
+      add_scaled(rows.data_ptr<float>() + i * width_, static_cast<float>(operands_.scale), width_,
                  grad_q_.data_ptr<float>() + queries[i] * width_);
     }
   }
 
+  const Operands& operands_;
+  const AttentionGradients& all_;
   int64_t width_;
-  double scale_ = 0;
   at::Tensor scores_, slopes_;
-  at::Tensor k_, v_;         // [Nk, D + 2] with 1 and the bias, [Nk, D + 1] with 1
-  at::Tensor q_, grad_out_;  // [Nq, D + 2] scaled, with -lse and 1; [Nq, D + 1] with -sum(dO o)
-  at::Tensor grad_q_, grad_k_, grad_v_;
+  at::Tensor q_, grad_out_, k_, v_, grad_q_, grad_k_, grad_v_;
 };
 
 const HeadPlan& plan_of(const AttentionRecord& record, int64_t batch_row, int64_t head) {
@@ -180,31 +204,45 @@ const HeadPlan& plan_of(const AttentionRecord& record, int64_t batch_row, int64_
 }
 
 // The gradients of a key head and of the query heads that read it.
-void run_key_head(const AttentionRecord& record, const at::Tensor& grad_out, const at::Tensor& delta, int64_t batch_row,
-                  int64_t key_head, HeadGradients& work, AttentionGradients& all) {
-  const auto of_head = [batch_row](const at::Tensor& x, int64_t head) {
-    return x.select(0, batch_row).select(0, head);
-  };
-  at::Tensor bias;
-  if (record.key_bias.defined()) bias = record.key_bias.select(0, batch_row);
-  work.begin_keys(of_head(record.k, key_head), of_head(record.v, key_head), bias);
+void run_key_head(const AttentionRecord& record, int64_t batch_row, int64_t key_head, HeadGradients& work) {
+  const float* bias = nullptr;
+  if (record.key_bias.defined()) bias = record.key_bias.data_ptr<float>() + batch_row * record.k.size(2);
   const int64_t shared = record.q.size(1) / record.k.size(1);
   for (int64_t head = key_head * shared; head < (key_head + 1) * shared; ++head) {
-    work.begin_queries(of_head(record.q, head), of_head(record.lse, head), of_head(grad_out, head),
-                       of_head(delta, head));
-    const std::vector<GatherJob> jobs =
-        gather_jobs(plan_of(record, batch_row, head), bias.defined() ? bias.data_ptr<float>() : nullptr,
-                    record.q.size(2), record.k.size(2));
-    for (const GatherJob& job : jobs) work.run(job);
-    of_head(all.q, head).copy_(work.grad_q());
+    work.choose(batch_row, head, key_head);
+    const HeadPlan& plan = plan_of(record, batch_row, head);
+    for (const GatherJob& job : gather_jobs(plan, bias, record.q.size(2), record.k.size(2))) work.run(job);
   }
-  of_head(all.k, key_head).copy_(work.grad_k());
-  of_head(all.v, key_head).copy_(work.grad_v());
 }
 
-// Tokens before heads: as models make them.
-at::Tensor tokens_first(const at::Tensor& x) {
-  return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
+bool is_small_and_dense(const AttentionRecord& record) {
+  const at::Tensor &q = record.q, &k = record.k;
+  return record.plans.empty() && q.size(1) == k.size(1) &&
+         q.size(0) * q.size(1) * q.size(2) * k.size(2) <= kSmallScores;
+}
+
+// All heads at once, the scores of the call in memory.
+AttentionGradients small_gradients(const Operands& operands, int64_t width) {
+  const auto heads = [](const at::Tensor& x) { return x.flatten(0, 1); };
+  const at::Tensor q = heads(operands.q), k = heads(operands.k), grad_out = heads(operands.grad_out);
+  const at::Tensor p = at::bmm(q, k.transpose(1, 2)).exp_();
+  const at::Tensor slope = at::bmm(grad_out, heads(operands.v).transpose(1, 2)).mul_(p);
+  const auto shaped = [&](const at::Tensor& x) { return x.view({operands.q.size(0), operands.q.size(1), -1, width}); };
+  return {shaped(at::bmm(slope, k.narrow(2, 0, width)).mul_(operands.scale)),
+          shaped(at::bmm(slope.transpose(1, 2), q.narrow(2, 0, width))),
+          shaped(at::bmm(p.transpose(1, 2), grad_out.narrow(2, 0, width)))};
+}
+
+AttentionGradients gathered_gradients(const AttentionRecord& record, const Operands& operands) {
+  const auto zeros = [](const at::Tensor& x) { return at::zeros(x.sizes(), at::kFloat); };
+  AttentionGradients all{zeros(record.q), zeros(record.k), zeros(record.v)};
+  const int64_t key_heads = record.k.size(1);
+  parallel_for(0, record.q.size(0) * key_heads, 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;
+    HeadGradients work(operands, all);
+    for (int64_t i = begin; i < end; ++i) run_key_head(record, i / key_heads, i % key_heads, work);
+  });
+  return all;
 }
 
 }  // namespace
@@ -214,17 +252,10 @@ AttentionGradients attention_gradients(const AttentionRecord& record, const at::
   const at::NoGradGuard no_grad;
   AttentionRecord own = record;
   if (own.key_bias.defined()) own.key_bias = own.key_bias.contiguous();
-  AttentionGradients all{tokens_first(own.q), tokens_first(own.k), tokens_first(own.v)};
-  const at::Tensor delta = (grad_out.to(at::kFloat) * own.out).sum(-1);
-  const int64_t key_heads = own.k.size(1);
-  parallel_for(0, own.q.size(0) * key_heads, 1, [&](int64_t begin, int64_t end) {
-    const at::NoGradGuard no_grad_here;
-    HeadGradients work(own.q.size(3));
-    for (int64_t i = begin; i < end; ++i) {
-      run_key_head(own, grad_out, delta, i / key_heads, i % key_heads, work, all);
-    }
-  });
-  return all;
+  const Operands operands(own, grad_out);
+  const AttentionGradients all =
+      is_small_and_dense(own) ? small_gradients(operands, own.q.size(3)) : gathered_gradients(own, operands);
+  return {all.q.to(own.q.scalar_type()), all.k.to(own.k.scalar_type()), all.v.to(own.v.scalar_type())};
 }
 
 }  // namespace strobe::training
