@@ -170,7 +170,7 @@ void Trainer::State::measure_statistics() {
     const at::Tensor part = mean.sum({0, 2, 3, 4}), square = mean.square().sum({0, 2, 3, 4});
     sum = sum.defined() ? sum + part : part;
     squares = squares.defined() ? squares + square : square;
-    count += static_cast<double>(mean.numel() / mean.size(1));
+    count += static_cast<double>(mean.numel()) / static_cast<double>(mean.size(1));
   }
   const at::Tensor mean = (sum / count).cpu(),
                    deviation = ((squares / count).cpu() - mean.square()).clamp_min(1e-12).sqrt();

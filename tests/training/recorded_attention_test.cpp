@@ -139,7 +139,9 @@ class ReferenceKeys {
     for (int64_t col = 0; col < layout.key_blocks(); ++col) {
       if (const int factor = layout.factor(plan_.layout_head, row, col); factor != 0) add_block(col, factor);
     }
-    return {at::tensor(weights_, at::kDouble).view({-1, layout.key_tokens()}), at::tensor(biases_, at::kDouble)};
+    return {at::from_blob(weights_.data(), {static_cast<int64_t>(biases_.size()), layout.key_tokens()}, at::kDouble)
+                .clone(),
+            at::tensor(biases_, at::kDouble)};
   }
 
  private:
