@@ -85,6 +85,13 @@ at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& scale, co
   return normed.mul_(scale + 1.0).add_(shift).to(dtype);
 }
 
+at::Tensor add_gated(at::Tensor x, const at::Tensor& a, const at::Tensor& gate, at::ScalarType dtype) {
+  const bool is_any_recorded = is_recorded(x) || is_recorded(a) || is_recorded(gate);
+  if (dtype == at::kFloat && !is_any_recorded) return x.addcmul_(a, gate);
+  if (dtype == at::kFloat && takes_recorded_modulation(x, gate)) return recorded_add_gated(x, a, gate);
+  return at::addcmul(x.to(at::kFloat), a.to(at::kFloat), gate).to(dtype);
+}
+
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   at::Tensor wide = x.to(at::kFloat);
   at::Tensor inverse = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);

@@ -28,6 +28,9 @@ bool is_recorded(const at::Tensor& x);
 at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift, double eps,
                                 at::ScalarType dtype);
 
+// x + gate * a: float32 sums, result in `dtype`; in float32 it works in place on x where autograd does not record it.
+at::Tensor add_gated(at::Tensor x, const at::Tensor& a, const at::Tensor& gate, at::ScalarType dtype);
+
 // x / sqrt(mean(x^2) + eps) * weight over the last axis; [.., C], weight [C].
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 

@@ -4,7 +4,6 @@
 // After the precompiled header.
 #include "core/error.h"
 #include "models/layers.h"
-#include "models/recorded_layers.h"
 #include "models/rope.h"
 
 namespace strobe::models {
@@ -432,14 +431,6 @@ at::Tensor WanDiT::run_layer(int64_t layer, at::Tensor x, Pass& pass) const {
   }
   store_.release(block_prefix(layer));
   return x;
-}
-
-// x + gate * a: float32 sums; in float32 the block works in place on the tensor that it owns.
-at::Tensor add_gated(at::Tensor x, const at::Tensor& a, const at::Tensor& gate, at::ScalarType dtype) {
-  const bool is_any_recorded = is_recorded(x) || is_recorded(a) || is_recorded(gate);
-  if (dtype == at::kFloat && !is_any_recorded) return x.addcmul_(a, gate);
-  if (dtype == at::kFloat && takes_recorded_modulation(x, gate)) return recorded_add_gated(x, a, gate);
-  return at::addcmul(x.to(at::kFloat), a.to(at::kFloat), gate).to(dtype);
 }
 
 at::Tensor WanDiT::run_block(const BlockWeights& w, int64_t layer, at::Tensor x, Pass& pass) const {
