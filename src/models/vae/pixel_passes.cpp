@@ -96,8 +96,8 @@ STROBE_INLINE void normalise_rows(const float* input, const float* gamma, float*
   }
 }
 
-// With u = x / ||x||, a = u gamma, y = f(a): dx = (du - u (u . du)) / ||x|| where du = dy f'(a) gamma. Adds dy f'(a) u to
-// `gamma_gradient`.
+// With u = x / ||x||, a = u gamma, y = f(a): dx = (du - u (u . du)) / ||x|| where du = dy f'(a) gamma.
+// Adds dy f'(a) u to `gamma_gradient`.
 template <bool kSilu>
 STROBE_INLINE void normalise_rows_backward(const RowGradients& rows, int64_t count, int64_t width) {
   const float *dy = rows.gradient, *x = rows.input;
