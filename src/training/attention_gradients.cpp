@@ -9,8 +9,8 @@
 namespace strobe::training {
 namespace {
 
-// Two tiles of scores and the rows that they belong to stay in a second-level cache of 1 MiB; a longer side feeds
-// LibTorch's products better than a shorter one.
+// Two tiles of scores and the rows that they belong to stay in a second-level cache of 1 MiB. Tiles of twice the keys and
+// twice the scores were no faster.
 constexpr int64_t kTileKeys = 512;
 constexpr int64_t kTileScores = int64_t{1} << 16;
 // Up to 16 MiB of scores the calls into LibTorch, head by head, would cost more than the memory does.

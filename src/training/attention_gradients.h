@@ -4,7 +4,8 @@
 //           levels and hidden keys as kernels/block_attention/block_attention.h defines them. No gradient of the bias.
 //           Pairs are gathered into dense blocks: query blocks that keep equal keys together, or, where there are more
 //           query blocks than key blocks and none is pooled, the queries of key blocks that are kept by equal queries.
-// Numbers   float32, whatever the dtype of the tensors. The same bits for any number of threads.
+// Numbers   float32, whatever the dtype of the tensors. The same bits again with the same number of threads; LibTorch's
+//           products promise no more.
 // Memory    float32 copies of q, k, v and dO, the gradients, and per thread two tiles of scores. The scores of a call
 //           are held where it is dense and they are few (16 MiB).
 // Source    the recomputing backward pass of FlashAttention-2 (arXiv 2307.08691).
