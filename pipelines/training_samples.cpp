@@ -101,6 +101,7 @@ void sample_clips(const training::Trainer& trainer, const training::StageRecipe&
   Pipeline pipeline(std::move(folder), {.device = options.device, .embedding_cache = {}, .embedding_key = {}});
   const std::vector<sprites::Scene> scenes = sprites::evaluation_scenes();
   std::vector<Job> jobs;
+  jobs.reserve(static_cast<size_t>(plan.sample_prompts));
   for (int i = 0; i < plan.sample_prompts; ++i) {
     Request request;
     request.prompt = sprites::caption(scenes.at(static_cast<size_t>(i)));
@@ -112,6 +113,7 @@ void sample_clips(const training::Trainer& trainer, const training::StageRecipe&
     jobs.push_back(resolve_clip(request, pipeline.info()));
   }
   std::vector<const Job*> announced;
+  announced.reserve(jobs.size());
   for (const Job& job : jobs) announced.push_back(&job);
   pipeline.announce(announced);
   Scores scores;
@@ -152,6 +154,7 @@ std::vector<std::string> write_preview(const TrainingPlan& plan, const fs::path&
   const training::StageRecipe& stage = plan.recipe.stages.back();
   const ClipKind kind = largest_kind(stage.clips);
   std::vector<std::string> captions;
+  captions.reserve(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     const training::ClipBatch clip = draw_clips(kind, training::stage_seed(plan.recipe.seed, stage.name), i, 1);
     const auto writer =

@@ -222,7 +222,7 @@ at::Tensor RecordedAttention::operator()(const AttentionSite& site, const Attent
       run_rules(engine_, site, detached, *recording);
     }
   }
-  const at::Tensor out = RecordedFunction::apply(input.q, input.k, input.v, recording);
+  at::Tensor out = RecordedFunction::apply(input.q, input.k, input.v, recording);
   RecordedRow& row = stats_->row(recording->names);
   ++row.calls;
   row.forward_ms += timer.milliseconds();

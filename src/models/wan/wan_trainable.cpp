@@ -118,17 +118,18 @@ NamedTensors draw_autoencoder(const WanVaeConfig& config, uint64_t seed) {
   for (const TensorSpec& spec : specs) {
     at::Tensor& tensor = weights[spec.name];
     const bool is_causal = spec.shape.size() == 5 && spec.shape[2] == 3 && spec.shape[3] == 3;
+    // The projection of an attention begins at zero, so that the block passes its input on.
+    const bool is_projection =
+        spec.name.find(".attentions.") != std::string::npos && spec.name.find(".proj.") != std::string::npos;
     if (is_norm(spec)) {
       tensor = at::ones(spec.shape);
-    } else if (spec.name.ends_with(".time_conv.bias")) {
+    } else if (is_projection || spec.name.ends_with(".time_conv.bias")) {
       tensor = at::zeros(spec.shape);
     } else if (spec.name.ends_with(".time_conv.weight")) {
       // Down: the mean of the two newest frames; up: the newest frame twice.
       const bool is_down = spec.shape[0] == spec.shape[1];
       tensor =
           temporal_kernel(spec, is_down ? std::array<double, 3>{0, 0.5, 0.5} : std::array<double, 3>{0, 0, 1}, draws);
-    } else if (spec.name.find(".attentions.") != std::string::npos && spec.name.find(".proj.") != std::string::npos) {
-      tensor = at::zeros(spec.shape);
     } else {
       tensor = layer_draw(spec, inputs, draws);
       if (is_causal) tensor.narrow(2, 0, 2).zero_();
