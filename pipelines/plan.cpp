@@ -118,7 +118,7 @@ PlanKey plan_key(const Job& job) {
   return {job.latent_shape,
           {job.guidance_scale, job.guidance_scale_2, job.flow_shift},
           job.num_inference_steps,
-          std::move(names),
+          names,
           job.request.pattern_cache_mib};
 }
 

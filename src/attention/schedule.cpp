@@ -136,7 +136,7 @@ void AttentionRule::check_range(const RunRange& run) const {
 
 std::string AttentionRule::check_block(int64_t tokens) const {
   if (block_tokens <= tokens) return {};
-  const std::string text =
+  std::string text =
       fmt::format("--attention {}: a block of {} is larger than the sequence of {} tokens: nothing can be dropped",
                   method, block_tokens, tokens);
   if (!is_default_block) throw ConfigError(text);

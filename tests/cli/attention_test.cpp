@@ -335,7 +335,7 @@ TEST_F(AttentionRuns, warn_once_of_rules_that_do_less_than_they_say) {
     EXPECT_EQ(planned.exit_code, 0) << planned.err;
     EXPECT_THAT(planned.err, HasSubstr(message));
     const auto made = strobe({"generate", "-f", "list.txt", "--num-frames", "17", "--size", "64x32", "--steps", "4",
-                              "--attention", rule, "-o", "{index}.mp4", "--overwrite"});
+                              "--attention", rule, "-o", "{index}.mp4", "--overwrite", "--threads", "1"});
     EXPECT_EQ(made.exit_code, 0) << made.err;
     const size_t first = made.err.find(message);
     ASSERT_NE(first, std::string::npos) << made.err;
