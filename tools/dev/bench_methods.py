@@ -16,11 +16,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 STROBE = ROOT / "build/release/tools/strobe"
-# Options that bring each method to a density of at most 0.3 on a grid of some thousand tokens.
+# Options that bring each method to a density of at most 0.3 on the default grid, 18 x 16 x 16 tokens.
 METHODS = {
     "dense": "dense",
-    "radial": "radial:block_size=64,decay_factor=0.2,dense_steps=1,dense_layers=0,neighbour=half,decimation=512,sink_frames=0",
-    "vmoba": "vmoba:chunk_1d=1,chunk_2d=8/8,chunk_3d=1/16/16,topk=1/4/5,dense_steps=1",
+    "radial": "radial:block_size=64,decay_factor=0.2,decimation=512,dense_steps=1,dense_layers=0",
+    "vmoba": "vmoba:chunk_1d=1,chunk_2d=8/8,chunk_3d=3/8/8,topk=4/1/5,dense_steps=1",
     "psa": "psa:block_size=64,query_block=64,rule=quota,ends=.1/.2/.3/.5,cap=off,dense_steps=1",
     "adaspa": "adaspa:sparsity=0.8,search_steps=0/10",
     "sparsed": "sparsed:keep=0.2,block_size=64,skip=0.05",
@@ -53,8 +53,8 @@ def spread(values):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", default="512x512")
-    parser.add_argument("--num-frames", type=int, default=17)
+    parser.add_argument("--size", default="256x256")
+    parser.add_argument("--num-frames", type=int, default=69)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
