@@ -24,12 +24,6 @@ namespace fs = std::filesystem;
 using training::Position;
 using training::StepReport;
 
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw IoError(fmt::format("{}: {}", folder.string(), error.message()));
-}
-
 // log.jsonl: one call a line, so that a kill leaves whole lines.
 class RunLog {
  public:
@@ -273,17 +267,14 @@ void export_model(const training::Trainer& trainer, const fs::path& tokenizer, c
   std::error_code error;
   fs::remove_all(fresh, error);
   OutputFolder part(fresh);
-  for (const auto& [name, text] : files.texts) {
-    make_folder((part.path() / name).parent_path());
-    write_file(part.path() / name, text + "\n");
-  }
+  models::write_texts(files, part.path());
   fs::copy(tokenizer, part.path() / "tokenizer", fs::copy_options::recursive, error);
   if (error) throw IoError(fmt::format("{}: {}", tokenizer.string(), error.message()));
   for (const models::CheckpointWeights& weights : files.weights) {
     training::NamedTensors tensors;
     for (const auto& [name, tensor] : trainer.weights(weights.folder))
       tensors[name] = tensor.detach().cpu().to(weights.dtype);
-    make_folder(part.path() / weights.folder);
+    make_folders(part.path() / weights.folder);
     weights::save_safetensors(part.path() / weights.folder / (weights.stem + ".safetensors"), tensors,
                               {{"format", "pt"}});
   }
@@ -296,7 +287,7 @@ void export_model(const training::Trainer& trainer, const fs::path& tokenizer, c
 }
 
 TrainingEnd run_training(const TrainingPlan& plan, const TrainingOptions& options, const TrainingEvents& events) {
-  make_folder(options.folder);
+  make_folders(options.folder);
   check_folder_writable(options.folder);
   const fs::path lock_path = options.folder / "training.lock";
   const auto lock = LockFile::try_lock(lock_path);

@@ -2,7 +2,7 @@
 
 #include "core/torch.h"
 // After the precompiled header.
-#include "core/error.h"
+#include "core/output_file.h"
 #include "training/sprites/caption.h"
 #include "training/sprites/checker/checker.h"
 #include "video/frames.h"
@@ -142,9 +142,7 @@ void sample_reconstructions(const training::Trainer& trainer, const training::St
 
 fs::path samples_folder(const fs::path& run) {
   fs::path folder = run / "samples";
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw IoError(fmt::format("{}: {}", folder.string(), error.message()));
+  make_folders(folder);
   return folder;
 }
 

@@ -11,6 +11,7 @@
 // After the precompiled header.
 #include "core/error.h"
 #include "core/log.h"
+#include "core/output_file.h"
 #include "kernels/common/machine.h"
 #include "pipelines/memory_plan.h"
 #include "tools/build_info.h"
@@ -70,8 +71,7 @@ std::filesystem::path default_model_folder() {
   const std::filesystem::path folder = default_model_path();
   std::error_code error;
   if (std::filesystem::exists(folder / "model_index.json", error)) return folder;
-  std::filesystem::create_directories(folder.parent_path(), error);
-  if (error) throw IoError(fmt::format("{}: {}", folder.parent_path().string(), error.message()));
+  make_folders(folder.parent_path());
   log_info("making the default model, a small random one, in {}", folder.string());
   const auto files = models::family_of_known(kDefaultArchitecture)->known_files(kDefaultArchitecture, kRandomNote);
   try {

@@ -66,6 +66,9 @@ void write_all(int descriptor, const void* data, size_t bytes, const std::filesy
 // Removes the temporary files beside the target that a process which is gone began for it, or for files named after it.
 void remove_stale_temporaries(const std::filesystem::path& target);
 
+// With all above it. IoError with the path and the system's text.
+void make_folders(const std::filesystem::path& folder);
+
 // Proves that a file can be made in the folder, by making one and removing it: permission bits say nothing of read-only
 // mounts, and nothing at all to root.
 void check_folder_writable(const std::filesystem::path& folder);

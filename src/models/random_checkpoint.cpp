@@ -17,12 +17,6 @@ using weights::TensorSpec;
 // Elements drawn at a time: a multiple of 16 (noise.h), 64 MB in float32.
 constexpr int64_t kPartElements = int64_t{1} << 24;
 
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw IoError(fmt::format("{}: {}", folder.string(), error.message()));
-}
-
 void check_space(const fs::path& folder, uint64_t needed) {
   std::error_code error;
   const fs::space_info space = fs::space(folder, error);
@@ -113,7 +107,7 @@ void WeightsWriter::write(const fs::path& root, const CheckpointWeights& weights
     total += bytes;
   }
   const fs::path folder = root / weights.folder;
-  make_folder(folder);
+  make_folders(folder);
   if (shards.size() == 1) {
     write_shard(folder / (weights.stem + ".safetensors"), std::move(shards[0]), dtype);
     return;
@@ -143,15 +137,19 @@ uint64_t checkpoint_bytes(const CheckpointFiles& files, std::optional<at::Scalar
   return sum;
 }
 
+void write_texts(const CheckpointFiles& files, const fs::path& folder) {
+  for (const auto& [name, text] : files.texts) {
+    make_folders((folder / name).parent_path());
+    write_file(folder / name, text + "\n");
+  }
+}
+
 void write_random_checkpoint(const fs::path& folder, const CheckpointFiles& files,
                              const RandomCheckpointOptions& options) {
   const uint64_t total = checkpoint_bytes(files, options.dtype);
   OutputFolder part(folder);
   if (!options.is_zero) check_space(part.path(), total);
-  for (const auto& [name, text] : files.texts) {
-    make_folder((part.path() / name).parent_path());
-    write_file(part.path() / name, text + "\n");
-  }
+  write_texts(files, part.path());
   files.write_tokenizer(part.path() / "tokenizer");
   WeightsWriter writer(options, total);
   for (const CheckpointWeights& weights : files.weights) writer.write(part.path(), weights);

@@ -48,6 +48,9 @@ struct RandomCheckpointOptions {
 // Size of the weights files, headers left out.
 uint64_t checkpoint_bytes(const CheckpointFiles& files, std::optional<at::ScalarType> dtype);
 
+// Its configuration files below the folder.
+void write_texts(const CheckpointFiles& files, const std::filesystem::path& folder);
+
 void write_random_checkpoint(const std::filesystem::path& folder, const CheckpointFiles& files,
                              const RandomCheckpointOptions& options);
 

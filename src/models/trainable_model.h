@@ -18,22 +18,12 @@
 #include "models/model_folder.h"
 #include "models/random_checkpoint.h"
 #include "models/text/text_encoder.h"
+#include "models/vae/clip_codec.h"
 #include "weights/weight_patches.h"
 
 namespace strobe::models {
 
 using NamedTensors = std::map<std::string, at::Tensor>;
-
-// An autoencoder over batches of whole clips, through which gradients flow.
-class ClipCodec {
- public:
-  struct Posterior {
-    at::Tensor mean, log_variance;  // [B, z, F', H', W'], not normalised
-  };
-  virtual ~ClipCodec() = default;
-  virtual Posterior encode(const at::Tensor& clips) const = 0;     // [B, 3, F, H, W] float32 in [-1, 1]
-  virtual at::Tensor decode(const at::Tensor& latents) const = 0;  // not normalised -> [B, 3, F, H, W], not clamped
-};
 
 // Per channel, over the latents of real clips.
 struct LatentStatistics {

@@ -9,13 +9,11 @@ namespace {
 // The first step of a solver in log signal-to-noise ratio needs sigma < 1.
 constexpr double kLargestSigmaGap = 1e-6;
 
-double apply_shift(double u, double shift) { return shift * u / (1.0 + (shift - 1.0) * u); }
-
 std::vector<double> unipc_sigmas(const FlowScheduleOptions& options) {
   const double last = 1.0 / options.train_timesteps;
   const double stride = (last - 1.0) / options.steps;
   std::vector<double> sigmas;
-  for (int i = 0; i < options.steps; ++i) sigmas.push_back(apply_shift(i * stride + 1.0, options.shift));
+  for (int i = 0; i < options.steps; ++i) sigmas.push_back(shifted_sigma(i * stride + 1.0, options.shift));
   if (std::abs(sigmas.front() - 1.0) < kLargestSigmaGap) sigmas.front() -= kLargestSigmaGap;
   return sigmas;
 }
@@ -26,18 +24,18 @@ std::vector<double> old_unipc_sigmas(const FlowScheduleOptions& options) {
   std::vector<double> sigmas;
   for (int i = 0; i < options.steps; ++i) {
     const double alpha = i == 0 ? last : (options.steps - i) * stride + 1.0;
-    sigmas.push_back(apply_shift(1.0 - alpha, options.shift));
+    sigmas.push_back(shifted_sigma(1.0 - alpha, options.shift));
   }
   return sigmas;
 }
 
 std::vector<double> euler_sigmas(const FlowScheduleOptions& options) {
   // float32: the scheduler that defines this spacing keeps its lowest sigma in a float32 tensor.
-  const auto lowest = static_cast<float>(apply_shift(1.0 / options.train_timesteps, options.shift));
+  const auto lowest = static_cast<float>(shifted_sigma(1.0 / options.train_timesteps, options.shift));
   std::vector<double> sigmas;
   for (int i = 0; i < options.steps; ++i) {
     const double part = options.steps > 1 ? static_cast<double>(i) / (options.steps - 1) : 0.0;
-    sigmas.push_back(apply_shift(1.0 + part * (lowest - 1.0), options.shift));
+    sigmas.push_back(shifted_sigma(1.0 + part * (lowest - 1.0), options.shift));
   }
   return sigmas;
 }
@@ -45,7 +43,7 @@ std::vector<double> euler_sigmas(const FlowScheduleOptions& options) {
 std::vector<double> distilled_sigmas(const FlowScheduleOptions& options) {
   std::vector<double> sigmas;
   for (int i = 0; i < options.steps; ++i) {
-    sigmas.push_back(apply_shift(1.0 - static_cast<double>(i) / options.steps, options.shift));
+    sigmas.push_back(shifted_sigma(1.0 - static_cast<double>(i) / options.steps, options.shift));
   }
   return sigmas;
 }
@@ -65,6 +63,8 @@ std::vector<double> sigmas_of(const FlowScheduleOptions& options) {
 }
 
 }  // namespace
+
+double shifted_sigma(double u, double shift) { return shift * u / (1.0 + (shift - 1.0) * u); }
 
 Schedule make_flow_schedule(const FlowScheduleOptions& options) {
   if (options.steps < 1) throw ConfigError(fmt::format("steps: expected at least 1, got {}", options.steps));

@@ -28,6 +28,9 @@ struct FlowScheduleOptions {
   int train_timesteps = 1000;
 };
 
+// The noise level at u in [0, 1] under a flow shift (arXiv 2403.03206): more of the steps at high noise.
+double shifted_sigma(double u, double shift);
+
 // ConfigError for steps < 1 or shift <= 0.
 Schedule make_flow_schedule(const FlowScheduleOptions& options);
 

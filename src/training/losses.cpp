@@ -4,6 +4,7 @@
 // After the precompiled header.
 #include "core/counter_random.h"
 #include "core/noise.h"
+#include "sampling/schedule.h"
 
 namespace strobe::training {
 namespace {
@@ -36,14 +37,14 @@ at::Tensor sample_sigmas(uint64_t seed, int64_t first, int64_t count, double shi
   auto* const out = sigmas.mutable_data_ptr<float>();
   for (int64_t i = 0; i < count; ++i) {
     const double u = CounterRandom(seed, static_cast<uint64_t>(first + i), kSigma).uniform();
-    out[i] = static_cast<float>(shift * u / (1 + (shift - 1) * u));
+    out[i] = static_cast<float>(sampling::shifted_sigma(u, shift));
   }
   return sigmas;
 }
 
 Loss autoencoder_loss(const models::ClipCodec& codec, const at::Tensor& clips, const at::Tensor& noise,
                       double kl_weight) {
-  const models::ClipCodec::Posterior posterior = codec.encode(clips);
+  const models::VaePosterior posterior = codec.encode(clips);
   const at::Tensor log_variance = posterior.log_variance.clamp(kLeastLogVariance, kLargestLogVariance);
   const at::Tensor sample = posterior.mean + (log_variance * 0.5).exp() * noise;
   const at::Tensor error = codec.decode(sample) - clips;

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/timer.h"
 #include "models/text/sentencepiece_tokenizer.h"
+#include "sampling/schedule.h"
 #include "training/lora_weights.h"
 #include "training/losses.h"
 #include "training/recorded_attention.h"
@@ -66,6 +67,18 @@ void overwrite(const NamedTensors& from, NamedTensors& into, const std::string& 
   }
 }
 
+Position saved_position(const NamedTensors& state) {
+  const auto integer = [&](const char* name) {
+    const auto found = state.find(name);
+    if (found == state.end() || found->second.numel() != 1)
+      throw WeightError(fmt::format("checkpoint: {}: missing", name));
+    return found->second.item<int64_t>();
+  };
+  return {.stage = static_cast<size_t>(integer("position/stage")),
+          .step = integer("position/step"),
+          .samples = integer("position/samples")};
+}
+
 }  // namespace
 
 struct Trainer::State {
@@ -100,7 +113,7 @@ struct Trainer::State {
   std::vector<std::string> vary_captions(std::vector<std::string> captions, int64_t first) const;
   Loss transformer_loss(const ClipKind& kind, int64_t first, StepReport& report);
   Loss codec_loss(const ClipKind& kind, int64_t first, StepReport& report);
-  double flops(const ClipKind& kind, const std::vector<std::string>& captions) const;
+  double flops(const ClipKind& kind) const;
 };
 
 void Trainer::State::begin_stage() {
@@ -261,7 +274,7 @@ Loss Trainer::State::transformer_loss(const ClipKind& kind, int64_t first, StepR
   const auto encoder = model->bind_text_encoder(weights.at(kText), options.dtype, options.device);
   batch.conditioning = condition(*dit, *encoder, captions, trains_part(stage(), kText));
   models::BlockRunner blocks(*step_cache);
-  report.flops = flops(kind, captions);
+  report.flops = flops(kind);
   return {.total = velocity_loss(*dit, batch, *attention, blocks), .terms = {}};
 }
 
@@ -278,16 +291,15 @@ Loss Trainer::State::codec_loss(const ClipKind& kind, int64_t first, StepReport&
 }
 
 // A backward pass is two forward ones; a LoRA's leaves out the weights' own gradients, which is not counted off.
-double Trainer::State::flops(const ClipKind& kind, const std::vector<std::string>& captions) const {
-  double sum = 0;
+double Trainer::State::flops(const ClipKind& kind) const {
   constexpr int64_t kCaptionTokens = 10;
   const models::ForwardWork work =
       model
           ->compute_work(
               {.num_frames = kind.frames, .height = kind.height, .width = kind.width, .text_tokens = kCaptionTokens})
           .forward;
-  sum += work.self_attention_flops + work.cross_attention_flops + work.linear_flops;
-  return 3 * sum * static_cast<double>(captions.size());
+  return 3 * (work.self_attention_flops + work.cross_attention_flops + work.linear_flops) *
+         static_cast<double>(kind.batch_size);
 }
 
 Trainer::Trainer(Recipe recipe, const TrainerOptions& options) : state_(std::make_unique<State>()) {
@@ -382,14 +394,14 @@ double Trainer::validation_loss(const ClipKind& kind, int64_t count) const {
     const ClipBatch clip = draw_clips(kind, kValidationSeed, i, 1, sprites::Split::kHeldOut);
     const at::Tensor latents = s.encode_latents(clip.pixels);
     // Levels spread evenly, so that few clips give a steady number.
-    const double u = (static_cast<double>(i) + 0.5) / static_cast<double>(count), shift = s.stage().flow_shift;
+    const double u = (static_cast<double>(i) + 0.5) / static_cast<double>(count);
     models::BlockRunner blocks(*s.step_cache);
     // Averages are not what the cached embeddings were made with while the text encoder is trained.
     const bool is_text_trained = trains_part(s.stage(), kText);
     const VelocityBatch batch{
         .latents = latents,
         .noise = sample_noise(kValidationSeed, i, 1, latents.sizes().slice(1).vec()).to(s.options.device),
-        .sigmas = at::full({1}, shift * u / (1 + (shift - 1) * u), latents.options()),
+        .sigmas = at::full({1}, sampling::shifted_sigma(u, s.stage().flow_shift), latents.options()),
         .conditioning = s.condition(*dit, *encoder, clip.captions, is_text_trained)};
     sum += velocity_loss(*dit, batch, *s.attention, blocks).item<double>();
   }
@@ -423,18 +435,6 @@ NamedTensors Trainer::state() const {
     state["statistics/deviation"] = at::tensor(s.statistics->deviation, at::kDouble).to(at::kFloat);
   }
   return state;
-}
-
-Position Trainer::saved_position(const NamedTensors& state) const {
-  const auto integer = [&](const char* name) {
-    const auto found = state.find(name);
-    if (found == state.end() || found->second.numel() != 1)
-      throw WeightError(fmt::format("checkpoint: {}: missing", name));
-    return found->second.item<int64_t>();
-  };
-  return {.stage = static_cast<size_t>(integer("position/stage")),
-          .step = integer("position/step"),
-          .samples = integer("position/samples")};
 }
 
 void Trainer::set_state(const NamedTensors& state) {

@@ -83,7 +83,6 @@ class Trainer {
 
   // All that a run needs to go on. See checkpoint.h for the file.
   NamedTensors state() const;
-  Position saved_position(const NamedTensors& state) const;
   void set_state(const NamedTensors& state);
 
  private:

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <set>
-#include <system_error>
 
 #include "core/config_node.h"
 #include "core/error.h"
@@ -131,9 +130,7 @@ ConfigNode tokenizer_config() {
 
 void write_word_tokenizer(const std::filesystem::path& folder, const std::vector<std::string>& words) {
   const text::SpieceModel model = make_model(words);
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw IoError(fmt::format("{}: {}", folder.string(), error.message()));
+  make_folders(folder);
   write_file(folder / "spiece.model", text::serialize_spiece(model));
   write_file(folder / "tokenizer.json", weights::to_json(tokenizer_json(model)) + "\n");
   write_file(folder / "tokenizer_config.json", weights::to_json(tokenizer_config()) + "\n");

@@ -19,25 +19,19 @@
 #include <string>
 #include <unordered_map>
 
+#include "models/vae/clip_codec.h"
 #include "models/vae/wan_vae_config.h"
 #include "weights/weight_store.h"
 
 namespace strobe::models {
 
-// [B, z, F', H', W'] in the model's dtype, not normalised by latents_mean and latents_std.
-struct VaePosterior {
-  at::Tensor mean, log_variance;
-};
-
-class WholeClipVae {
+class WholeClipVae final : public ClipCodec {
  public:
   // `store` holds `wan_vae_parameters(config)`, for example over `weights::make_memory_source` of leaf tensors.
   WholeClipVae(const WanVaeConfig& config, const weights::WeightStore& store, at::ScalarType dtype, at::Device device);
 
-  // `clips` in [-1, 1].
-  VaePosterior encode(const at::Tensor& clips) const;
-  // Latents as `encode` gives them to pixels in the model's dtype, not clamped.
-  at::Tensor decode(const at::Tensor& latents) const;
+  VaePosterior encode(const at::Tensor& clips) const override;
+  at::Tensor decode(const at::Tensor& latents) const override;
 
  private:
   const at::Tensor& at(const std::string& name) const { return tensors_.at(name); }

@@ -139,21 +139,6 @@ NamedTensors draw_autoencoder(const WanVaeConfig& config, uint64_t seed) {
   return weights;
 }
 
-// The whole-clip form behind the interface, with the store it reads.
-class WanCodec final : public ClipCodec {
- public:
-  WanCodec(const WanVaeConfig& config, const weights::WeightStore& store, at::ScalarType dtype, at::Device device)
-      : vae_(config, store, dtype, device) {}
-  Posterior encode(const at::Tensor& clips) const override {
-    VaePosterior posterior = vae_.encode(clips);
-    return {std::move(posterior.mean), std::move(posterior.log_variance)};
-  }
-  at::Tensor decode(const at::Tensor& latents) const override { return vae_.decode(latents); }
-
- private:
-  WholeClipVae vae_;
-};
-
 class WanTrainable final : public TrainableModel {
  public:
   WanTrainable(WanSetup setup, StoredWeights stored) : setup_(std::move(setup)), stored_(std::move(stored)) {
@@ -189,7 +174,8 @@ class WanTrainable final : public TrainableModel {
   }
   std::unique_ptr<ClipCodec> bind_codec(const NamedTensors& weights, at::ScalarType dtype,
                                         at::Device device) const override {
-    return std::make_unique<WanCodec>(setup_.vae, bind(weights, wan_vae_parameters(setup_.vae), "vae"), dtype, device);
+    return std::make_unique<WholeClipVae>(setup_.vae, bind(weights, wan_vae_parameters(setup_.vae), "vae"), dtype,
+                                          device);
   }
 
   bool is_matrix(const std::string& part, const std::string& name, const at::Tensor& weight) const override {
