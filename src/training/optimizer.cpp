@@ -67,6 +67,10 @@ double Optimizer::step(double scale) {
   }
   STROBE_CHECK(!norms.empty(), "optimizer: no weight has a gradient (of {})", rows_.size());
   const double norm = at::linalg_vector_norm(at::stack(norms)).item<double>();
+  if (!std::isfinite(norm)) {
+    forget_gradients();
+    return norm;
+  }
   const double most = options_.largest_gradient_norm;
   const double clip = most > 0 && norm > most ? most / norm : 1;
   ++steps_;

@@ -43,7 +43,8 @@ class Optimizer {
             const OptimizerOptions& options);
 
   // Clips the gradients, updates the weights in place with `scale` times the learning rate, and forgets the gradients. A
-  // weight without a gradient stays. Returns the norm of all gradients before clipping.
+  // weight without a gradient stays. Returns the norm of all gradients before clipping; where that is not finite, nothing
+  // is updated.
   double step(double scale);
   void forget_gradients();
 

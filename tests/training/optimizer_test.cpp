@@ -76,6 +76,20 @@ TEST(Optimizer, gradients_are_clipped_by_their_common_norm) {
   EXPECT_NEAR((before - a.detach())[0].item<float>(), g / (g + 1), 1e-5);
 }
 
+TEST(Optimizer, gradients_that_are_not_finite_change_nothing) {
+  for (const auto& is_matrix :
+       {std::function<bool(const std::string&, const at::Tensor&)>(kNoMatrix), {kAllMatrices}}) {
+    at::Tensor weight = leaf(9, {4, 3});
+    const at::Tensor before = weight.detach().clone();
+    Optimizer optimizer({{"w", weight}}, is_matrix, {.largest_gradient_norm = 1});
+    weight.mutable_grad() = at::full({4, 3}, std::numeric_limits<float>::quiet_NaN());
+    EXPECT_FALSE(std::isfinite(optimizer.step(1)));
+    EXPECT_TRUE(at::equal(weight.detach(), before));
+    EXPECT_EQ(optimizer.state().at("steps").item<int64_t>(), 0);
+    EXPECT_FALSE(weight.grad().defined());
+  }
+}
+
 TEST(Optimizer, a_state_that_was_kept_gives_the_same_bits) {
   const auto run = [](Optimizer& optimizer, at::Tensor& w, at::Tensor& m, int steps) {
     for (int i = 0; i < steps; ++i) {
