@@ -13,6 +13,7 @@ std::vector<double> unipc_sigmas(const FlowScheduleOptions& options) {
   const double last = 1.0 / options.train_timesteps;
   const double stride = (last - 1.0) / options.steps;
   std::vector<double> sigmas;
+  sigmas.reserve(static_cast<size_t>(options.steps));
   for (int i = 0; i < options.steps; ++i) sigmas.push_back(shifted_sigma(i * stride + 1.0, options.shift));
   if (std::abs(sigmas.front() - 1.0) < kLargestSigmaGap) sigmas.front() -= kLargestSigmaGap;
   return sigmas;
@@ -22,6 +23,7 @@ std::vector<double> old_unipc_sigmas(const FlowScheduleOptions& options) {
   const double last = 1.0 / options.train_timesteps;
   const double stride = (last - 1.0) / options.steps;
   std::vector<double> sigmas;
+  sigmas.reserve(static_cast<size_t>(options.steps));
   for (int i = 0; i < options.steps; ++i) {
     const double alpha = i == 0 ? last : (options.steps - i) * stride + 1.0;
     sigmas.push_back(shifted_sigma(1.0 - alpha, options.shift));
@@ -33,6 +35,7 @@ std::vector<double> euler_sigmas(const FlowScheduleOptions& options) {
   // float32: the scheduler that defines this spacing keeps its lowest sigma in a float32 tensor.
   const auto lowest = static_cast<float>(shifted_sigma(1.0 / options.train_timesteps, options.shift));
   std::vector<double> sigmas;
+  sigmas.reserve(static_cast<size_t>(options.steps));
   for (int i = 0; i < options.steps; ++i) {
     const double part = options.steps > 1 ? static_cast<double>(i) / (options.steps - 1) : 0.0;
     sigmas.push_back(shifted_sigma(1.0 + part * (lowest - 1.0), options.shift));
@@ -42,6 +45,7 @@ std::vector<double> euler_sigmas(const FlowScheduleOptions& options) {
 
 std::vector<double> distilled_sigmas(const FlowScheduleOptions& options) {
   std::vector<double> sigmas;
+  sigmas.reserve(static_cast<size_t>(options.steps));
   for (int i = 0; i < options.steps; ++i) {
     sigmas.push_back(shifted_sigma(1.0 - static_cast<double>(i) / options.steps, options.shift));
   }
